@@ -1,0 +1,112 @@
+import type { Digest } from "../wire/function.ts";
+
+/** One version of a function as it is kept. `version` is "$LATEST" or a decimal number; numbered ones never change. */
+export interface FunctionRecord {
+  readonly accountId: string;
+  readonly region: string;
+  readonly functionName: string;
+  readonly version: string;
+  readonly revisionId: string;
+  readonly runtime: string;
+  readonly handler: string;
+  readonly role: string;
+  readonly description: string;
+  readonly memoryMb: number;
+  readonly timeoutS: number;
+  readonly ephemeralMb: number;
+  readonly environment: Readonly<Record<string, string>>;
+  readonly architectures: readonly string[];
+  readonly code: { readonly digest: Digest; readonly sha256Base64: string; readonly bytes: number };
+  readonly layers: readonly { readonly arn: string; readonly digest: Digest; readonly bytes: number }[];
+  readonly logging: {
+    readonly format: "Text" | "JSON";
+    readonly group: string;
+    readonly applicationLevel: string | null;
+    readonly systemLevel: string | null;
+  };
+  readonly tracingMode: "Active" | "PassThrough";
+  readonly state: "Pending" | "Active" | "Inactive" | "Failed";
+  readonly stateReason: string | null;
+  readonly stateReasonCode: string | null;
+  readonly lastUpdateStatus: "Successful" | "Failed" | "InProgress" | null;
+  readonly lastUpdateStatusReason: string | null;
+  readonly lastUpdateStatusReasonCode: string | null;
+  /** Unix ms. */
+  readonly lastModifiedMs: number;
+  /** Members of the API's input that are accepted, kept and given back but have no effect yet, by their API name. */
+  readonly extra: Readonly<Record<string, unknown>>;
+}
+
+/** An accepted asynchronous invocation. */
+export interface EventRecord {
+  readonly eventId: string;
+  readonly accountId: string;
+  readonly functionName: string;
+  /** The qualifier as the client gave it, or "$LATEST". */
+  readonly qualifier: string;
+  readonly payload: Uint8Array;
+  /** Unix ms. */
+  readonly acceptedAtMs: number;
+  /** Attempts that ended in a function error so far. */
+  readonly attempts: number;
+  /** Attempts that were throttled or failed in the service so far. */
+  readonly throttles: number;
+  readonly traceId: string | null;
+}
+
+/** Where in the pages of a list a caller is: opaque, made by the store. */
+export interface Page<T> {
+  readonly items: readonly T[];
+  readonly nextMarker: string | null;
+}
+
+/** Functions, their versions and tags. Every method is durable when it resolves. */
+export interface FunctionStore {
+  /** Throws ResourceConflictException when the name is taken. */
+  createFunction(record: FunctionRecord, tags: Readonly<Record<string, string>>): Promise<void>;
+  /** null when there is none. */
+  getFunction(accountId: string, functionName: string, version: string): Promise<FunctionRecord | null>;
+  listFunctions(
+    accountId: string,
+    options: { readonly marker: string | null; readonly items: number; readonly allVersions: boolean },
+  ): Promise<Page<FunctionRecord>>;
+  listVersions(
+    accountId: string,
+    functionName: string,
+    options: { readonly marker: string | null; readonly items: number },
+  ): Promise<Page<FunctionRecord>>;
+  /** Replaces $LATEST if its revision is still `expectedRevision`; false when another change was first. */
+  updateFunction(record: FunctionRecord, expectedRevision: string): Promise<boolean>;
+  /** Stores a numbered version, giving it the next number (numbers are never used twice). Returns the record as stored. */
+  publishVersion(record: FunctionRecord): Promise<FunctionRecord>;
+  /** Removes one numbered version, or (null) the function with everything. False when there was nothing. */
+  deleteFunction(accountId: string, functionName: string, version: string | null): Promise<boolean>;
+  getTags(accountId: string, functionName: string): Promise<Readonly<Record<string, string>> | null>;
+  /** Sets and removes tags in one step. */
+  changeTags(
+    accountId: string,
+    functionName: string,
+    set: Readonly<Record<string, string>>,
+    remove: readonly string[],
+  ): Promise<void>;
+  /** Count of functions and bytes of their code (zip), for GetAccountSettings. */
+  usage(accountId: string): Promise<{ readonly functions: number; readonly codeBytes: number }>;
+  /** Digests that some function or version still uses. */
+  digestsInUse(): Promise<ReadonlySet<Digest>>;
+}
+
+/** The queue of asynchronous invocations. A claimed event that is not settled in time is given out again. */
+export interface EventStore {
+  /** Durable when it resolves: only then may 202 be answered. */
+  enqueue(event: EventRecord): Promise<void>;
+  /** Up to `count` events that are due, hidden from other claims for `leaseMs`. */
+  claim(count: number, nowMs: number, leaseMs: number): Promise<readonly EventRecord[]>;
+  /** The event is done with, well or badly. */
+  settle(eventId: string): Promise<void>;
+  /** Back to the queue, due at `dueAtMs`. */
+  retry(event: EventRecord, dueAtMs: number): Promise<void>;
+  /** Unix ms at which the next event is due; null when the queue is empty. */
+  nextDueMs(): Promise<number | null>;
+}
+
+export type Store = FunctionStore & EventStore & AsyncDisposable;

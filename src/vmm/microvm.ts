@@ -1,0 +1,88 @@
+import type { Duplex } from "node:stream";
+
+/** A disk image as the guest sees it. */
+export interface Drive {
+  /** Host path of a raw image. For the guest's root this is an EROFS image. */
+  readonly path: string;
+  readonly readOnly: boolean;
+}
+
+/** What a microVM is made of. Everything else (jail, sockets, addresses) is the hypervisor's own business. */
+export interface MicroVmConfig {
+  /** Letters, digits and dashes, at most 64: names the run directory, the cgroup and the log lines. */
+  readonly id: string;
+  /** Guest memory in MiB: what the guest's kernel thinks it has, not what the host has set aside. */
+  readonly memoryMib: number;
+  /** The first drive is the root file system (read-only EROFS). */
+  readonly drives: readonly [Drive, ...Drive[]];
+  /** Program the guest's kernel runs as PID 1, in the root file system. */
+  readonly init: string;
+  readonly initArguments?: readonly string[];
+  /** Host CPU this microVM lives on; chosen by the hypervisor when absent. */
+  readonly cpu?: number;
+  /** Gets the guest's console: boot messages and whatever PID 1 prints there. Never the data path. */
+  readonly onConsole?: (chunk: Uint8Array) => void;
+  /** When given, what is written here arrives at the guest's console (`hearth vm run`). */
+  readonly consoleInput?: NodeJS.ReadableStream;
+}
+
+/** A guest-side device path, such as /dev/ubdb. */
+export type GuestDevice = string;
+
+/** How a microVM ended. The first cause wins; every field is what was observed, nothing is guessed. */
+export interface MicroVmExit {
+  /** `killed`: we ended it. `guest`: it powered off. `crashed`: the hypervisor process died. `device`: the guest broke a device's protocol. */
+  readonly cause: "killed" | "guest" | "crashed" | "device";
+  readonly exitCode: number | null;
+  readonly signal: NodeJS.Signals | null;
+  /** One sentence for a log or an error. */
+  readonly detail: string;
+}
+
+export interface MicroVmStats {
+  readonly pid: number;
+  readonly cpu: number;
+  /** Host memory in bytes: everything its cgroup is charged for, or the sum of PSS where there is no cgroup. */
+  readonly memoryBytes: number;
+  /** Host CPU time used so far, in microseconds. */
+  readonly cpuTimeUs: number;
+}
+
+/**
+ * One microVM. Owned by who spawned it: disposing it kills it and releases all it held on the host
+ * (processes, cgroup, run directory, sockets, memory).
+ */
+export interface MicroVm extends AsyncDisposable {
+  readonly id: string;
+  /** Settles when the microVM is gone and everything it held is released. Never rejects. */
+  readonly exited: Promise<MicroVmExit>;
+  /**
+   * Serves a vsock port on the host's side (CID 2): `accept` gets a stream for every connection the guest makes.
+   * The stream is a byte stream with back-pressure both ways and half-close; destroying it resets the connection.
+   */
+  listen(port: number, accept: (stream: Duplex) => void): void;
+  /** Opens a vsock stream to a port inside the guest. Rejects when nobody listens there. */
+  connect(port: number): Promise<Duplex>;
+  /** Adds a drive to the running guest; resolves to its device path. The image must stay in place until `exited`. */
+  attachDrive(drive: Drive): Promise<GuestDevice>;
+  /** Guest device of a drive given in the configuration, by its index. */
+  deviceOf(driveIndex: number): GuestDevice;
+  /** Stops all of the guest's CPUs. Its memory stays. */
+  pause(): Promise<void>;
+  resume(): Promise<void>;
+  stats(): Promise<MicroVmStats>;
+  /** Ends it at once. `detail` is kept as the reason. Idempotent. */
+  kill(detail: string): Promise<MicroVmExit>;
+}
+
+/** What a hypervisor can do on this host, with the reason when it cannot. */
+export type HypervisorProbe =
+  | { readonly usable: true; readonly detail: string }
+  | { readonly usable: false; readonly reason: string };
+
+export interface Hypervisor {
+  readonly name: "uml" | "kvm" | "firecracker";
+  probe(): Promise<HypervisorProbe>;
+  /** Spawns a microVM; resolves as soon as its process runs (the guest is still booting). */
+  spawn(config: MicroVmConfig): Promise<MicroVm>;
+}

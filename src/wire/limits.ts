@@ -1,0 +1,71 @@
+/**
+ * Every limit of the service, once. Lambda's own quotas and model constraints ("Lambda quotas" in AWS's
+ * developer guide, and the constraints of the service model) unless a comment says that the limit is Hearth's.
+ */
+
+const MIB = 1024 * 1024;
+
+/** Name as given may be an ARN (140); the bare name may have 64. */
+export const FUNCTION_NAME_CHARS_MAX = 140;
+export const FUNCTION_BARE_NAME_CHARS_MAX = 64;
+export const HANDLER_CHARS_MAX = 128;
+export const DESCRIPTION_CHARS_MAX = 256;
+
+export const MEMORY_MB_MIN = 128;
+export const MEMORY_MB_MAX = 10_240;
+export const MEMORY_MB_DEFAULT = 128;
+export const TIMEOUT_S_MIN = 1;
+export const TIMEOUT_S_MAX = 900;
+export const TIMEOUT_S_DEFAULT = 3;
+export const EPHEMERAL_MB_MIN = 512;
+export const EPHEMERAL_MB_MAX = 10_240;
+export const EPHEMERAL_MB_DEFAULT = 512;
+/** Memory at which a function gets one whole vCPU. */
+export const MEMORY_MB_PER_VCPU = 1_769;
+
+export const ENVIRONMENT_BYTES_MAX: number = 4 * 1024;
+export const LAYERS_MAX = 5;
+export const TAGS_MAX = 50;
+
+/** Sync payloads, each way: 6 MiB and the envelope that AWS grants. */
+export const PAYLOAD_BYTES_MAX = 6_291_556;
+export const PAYLOAD_ASYNC_BYTES_MAX: number = 1 * MIB;
+export const CLIENT_CONTEXT_BYTES_MAX = 3_583;
+export const LOG_TAIL_BYTES_MAX: number = 4 * 1024;
+
+export const ZIP_BYTES_MAX = 52_428_800;
+export const UNZIPPED_BYTES_MAX = 262_144_000;
+/** Hearth's own: entries of one archive, against archives made of millions of empty files. */
+export const ZIP_ENTRIES_MAX = 100_000;
+/** Body of CreateFunction and UpdateFunctionCode: a zip in base64 and the rest. */
+export const REQUEST_BODY_BYTES_MAX = 70_167_211;
+export const CODE_STORAGE_BYTES_MAX = 80_530_636_800;
+
+export const CONCURRENCY_ACCOUNT_DEFAULT = 1_000;
+/** Concurrency that must stay unreserved. */
+export const CONCURRENCY_UNRESERVED_MIN = 100;
+
+export const INIT_TIMEOUT_MS = 10_000;
+export const OPEN_FILES_MAX = 1_024;
+export const PIDS_MAX = 1_024;
+
+export const LIST_ITEMS_PER_PAGE = 50;
+
+/** Async invocations: retries after the first attempt, their delays, and how long an event may wait. */
+export const ASYNC_RETRIES_MAX_DEFAULT = 2;
+export const ASYNC_RETRY_DELAYS_MS: readonly [number, number] = [60_000, 120_000];
+export const ASYNC_EVENT_AGE_S_MAX_DEFAULT = 21_600;
+/** Throttles and service errors go back to the queue: first delay and longest. */
+export const ASYNC_BACKOFF_MS_MIN = 1_000;
+export const ASYNC_BACKOFF_MS_MAX = 300_000;
+
+/** Hearth's own: a lease on a slot that is not renewed ends after this. */
+export const LEASE_MS = 10_000;
+/** Hearth's own: how long an idle slot is kept warm. */
+export const SLOT_IDLE_MS_DEFAULT = 600_000;
+/** Hearth's own: a slot ends after this age, busy or not at the end of its invocation. */
+export const SLOT_AGE_MS_MAX = 7_200_000;
+/** Hearth's own: how long past its deadline a guest may take to report before the microVM is killed. */
+export const DEADLINE_GRACE_MS = 1_000;
+/** Hearth's own: spawn → shim's hello; over this the microVM is given up. */
+export const BOOT_TIMEOUT_MS = 30_000;

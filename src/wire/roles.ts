@@ -1,0 +1,104 @@
+import type { FunctionSpec } from "./function.ts";
+import type { InvocationRequest, InvocationResult, InvocationStream } from "./invocation.ts";
+import type { SlotInfo } from "./slot.ts";
+
+/*
+ * What the roles ask of each other. In one process these are called directly; between machines the same
+ * calls travel over HTTP. So every argument and result is plain data (and, where it says so, a stream).
+ */
+
+/** Proof that a slot is ours until `expiresAtMs`; whoever holds it may invoke. */
+export interface SlotLease {
+  readonly leaseId: string;
+  readonly slotId: string;
+  readonly workerId: string;
+  /** Unix ms. */
+  readonly expiresAtMs: number;
+  /** True when the slot was made for this reservation (its first invocation pays for init). */
+  readonly cold: boolean;
+}
+
+export interface ReserveRequest {
+  readonly spec: FunctionSpec;
+  readonly requestId: string;
+  /** Reserved concurrency of the function; null when it draws from the account's unreserved pool. */
+  readonly reservedConcurrency: number | null;
+}
+
+/** How an invocation left its slot. */
+export type ReleaseOutcome = "reusable" | "broken";
+
+export interface WorkerManagerApi {
+  /**
+   * A warm idle slot of the same function, else a new one. The lease is renewed by the manager until `release`.
+   * Throws `ServiceError` TooManyRequestsException with its Reason when concurrency or the scaling rate is used up.
+   */
+  reserve(request: ReserveRequest): Promise<SlotLease>;
+  release(leaseId: string, outcome: ReleaseOutcome): Promise<void>;
+  /** Ends the idle slots of a function whose code or configuration is gone, and those busy once they are idle. */
+  retire(functionArn: string, exceptRevision: string | null): Promise<void>;
+  /** Concurrent executions now, for the account and by function ARN. */
+  concurrency(): Promise<{ readonly account: number; readonly byFunction: Readonly<Record<string, number>> }>;
+}
+
+export interface PlacementRequest {
+  readonly functionKey: string;
+  readonly memoryMb: number;
+}
+
+export interface PlacementDecision {
+  readonly workerId: string;
+  /** Why this worker, for logs and traces. */
+  readonly reason: string;
+  readonly leaseId: string;
+  readonly expiresAtMs: number;
+}
+
+export interface PlacementApi {
+  place(request: PlacementRequest): Promise<PlacementDecision>;
+  /** Gives back a lease that was not used. */
+  cancel(leaseId: string): Promise<void>;
+}
+
+/** What a worker says of itself with every heartbeat. */
+export interface WorkerReport {
+  readonly workerId: string;
+  /** Unix ms on the worker. */
+  readonly atMs: number;
+  readonly cpus: number;
+  readonly memoryBytesTotal: number;
+  readonly memoryBytesAvailable: number;
+  /** Nominal memory of its slots, in MB. */
+  readonly memoryMbCommitted: number;
+  readonly slots: number;
+  readonly slotsMax: number;
+  readonly busy: number;
+  readonly draining: boolean;
+}
+
+/** The worker's side of the invoke path, as the Frontend sees it. */
+export interface WorkerInvokeApi {
+  /**
+   * Runs one invocation in a leased slot. Throws `ServiceError` when the platform failed; a function's own failure is a result.
+   */
+  invoke(lease: SlotLease, request: InvocationRequest): Promise<InvocationResult>;
+  invokeStreaming(lease: SlotLease, request: InvocationRequest): Promise<InvocationStream>;
+}
+
+/** The worker's side of slot keeping, as the Worker Manager sees it. */
+export interface WorkerSlotApi {
+  readonly workerId: string;
+  /** Makes a slot and returns as soon as it is accepted; init runs on. The first invoke waits for it. */
+  createSlot(request: {
+    readonly slotId: string;
+    readonly spec: FunctionSpec;
+    readonly placementLeaseId: string;
+  }): Promise<SlotInfo>;
+  endSlot(slotId: string, reason: string): Promise<void>;
+  listSlots(): Promise<readonly SlotInfo[]>;
+  report(): Promise<WorkerReport>;
+  /** Called on every change of a slot's state. Returns how to stop listening. */
+  onSlot(listener: (slot: SlotInfo) => void): () => void;
+}
+
+export type WorkerApi = WorkerInvokeApi & WorkerSlotApi;
