@@ -69,3 +69,16 @@ export const SLOT_AGE_MS_MAX = 7_200_000;
 export const DEADLINE_GRACE_MS = 1_000;
 /** Hearth's own: spawn → shim's hello; over this the microVM is given up. */
 export const BOOT_TIMEOUT_MS = 30_000;
+
+/** Hearth's own: a log line longer than this is cut into several. CloudWatch's limit of one event. */
+export const LOG_LINE_BYTES_MAX: number = 256 * 1024;
+/** Hearth's own: a function's log file is rotated at this size, and so many rotated files are kept. */
+export const LOG_FILE_BYTES_MAX: number = 16 * MIB;
+export const LOG_FILES_MAX = 4;
+/** Hearth's own: records waiting to be written, for one function and for all; over this they are dropped and counted. */
+export const LOG_PENDING_BYTES_MAX: number = 2 * MIB;
+export const LOG_PENDING_BYTES_TOTAL_MAX: number = 64 * MIB;
+/** Hearth's own: records are written to disk in batches, this long after the first of a batch. */
+export const LOG_FLUSH_MS = 50;
+/** Hearth's own: how long `hearth up` waits for running invocations when it is told to stop. */
+export const DRAIN_MS_MAX = 8_000;

@@ -1,0 +1,228 @@
+import { appendFile, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import {
+  LOG_FILE_BYTES_MAX,
+  LOG_FILES_MAX,
+  LOG_FLUSH_MS,
+  LOG_PENDING_BYTES_MAX,
+  LOG_PENDING_BYTES_TOTAL_MAX,
+} from "../wire/limits.ts";
+import { platformText } from "./platform-lines.ts";
+
+export { LogTail } from "./log-tail.ts";
+export { LineSplitter } from "./line-splitter.ts";
+
+/** One line of a function's log. `timeMs` is Unix time; `text` has no closing newline. */
+export interface LogRecord {
+  readonly timeMs: number;
+  readonly text: string;
+}
+
+/** Where a slot's log goes. Never blocks and never throws: under a flood records are dropped and counted. */
+export interface LogSink {
+  write(record: LogRecord): void;
+}
+
+export interface FunctionLogsOptions {
+  readonly fileBytesMax?: number;
+  readonly filesMax?: number;
+  readonly pendingBytesMax?: number;
+  readonly pendingBytesTotalMax?: number;
+  /** Told of errors of the disk; the logs go on without. */
+  readonly onError?: (error: unknown) => void;
+}
+
+/** A record as it stands in the file: one JSON object a line. */
+export interface StoredRecord extends LogRecord {
+  readonly stream: string;
+}
+
+/** Name of the file that is being written; older ones are `log.1.jsonl` (the youngest), `log.2.jsonl` … */
+export const LOG_FILE = "log.jsonl";
+export const rotatedLogFile = (age: number): string => `log.${age}.jsonl`;
+
+interface Budget {
+  pendingBytes: number;
+}
+
+type Limits = Required<Omit<FunctionLogsOptions, "onError">>;
+
+/** The log of one function: batches in memory, one file on disk, rotated by size. */
+class FunctionLog {
+  readonly #directory: string;
+  readonly #limits: Limits;
+  readonly #budget: Budget;
+  readonly #onError: (error: unknown) => void;
+  #pending: string[] = [];
+  #pendingBytes = 0;
+  #droppedRecords = 0;
+  #droppedBytes = 0;
+  /** null until the file was looked at. */
+  #fileBytes: number | null = null;
+  #timer: NodeJS.Timeout | null = null;
+  #writing: Promise<void> = Promise.resolve();
+
+  constructor(directory: string, limits: Limits, budget: Budget, onError: (error: unknown) => void) {
+    this.#directory = directory;
+    this.#limits = limits;
+    this.#budget = budget;
+    this.#onError = onError;
+  }
+
+  write(stream: string, record: LogRecord): void {
+    const line = `${JSON.stringify({ timeMs: record.timeMs, stream, text: record.text })}\n`;
+    // Characters stand for bytes here: close enough for a bound, and free.
+    if (
+      this.#pendingBytes + line.length > this.#limits.pendingBytesMax ||
+      this.#budget.pendingBytes + line.length > this.#limits.pendingBytesTotalMax
+    ) {
+      this.#droppedRecords += 1;
+      this.#droppedBytes += record.text.length;
+      return;
+    }
+    this.#pending.push(line);
+    this.#pendingBytes += line.length;
+    this.#budget.pendingBytes += line.length;
+    this.#timer ??= setTimeout(() => void this.flush(), LOG_FLUSH_MS);
+  }
+
+  /** Everything written so far is in the file when this resolves. */
+  flush(): Promise<void> {
+    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer = null;
+    this.#writing = this.#writing.then(async () => {
+      try {
+        await this.#writeBatch();
+      } catch (error) {
+        this.#onError(error);
+      }
+    });
+    return this.#writing;
+  }
+
+  async #writeBatch(): Promise<void> {
+    const batch = this.#pending;
+    const batchBytes = this.#pendingBytes;
+    if (batch.length === 0) return;
+    this.#pending = [];
+    if (this.#droppedRecords > 0) batch.push(this.#droppedLine());
+    try {
+      await this.#append(Buffer.from(batch.join("")));
+    } finally {
+      // Given back only now: what is on its way to the disk counts as memory too.
+      this.#pendingBytes -= batchBytes;
+      this.#budget.pendingBytes -= batchBytes;
+    }
+  }
+
+  #droppedLine(): string {
+    const timeMs = Date.now();
+    const text = platformText(timeMs, {
+      type: "logsDropped",
+      reason: "the function writes faster than its log can be kept",
+      records: this.#droppedRecords,
+      bytes: this.#droppedBytes,
+    });
+    this.#droppedRecords = 0;
+    this.#droppedBytes = 0;
+    return `${JSON.stringify({ timeMs, stream: "platform", text })}\n`;
+  }
+
+  async #append(bytes: Buffer): Promise<void> {
+    const file = join(this.#directory, LOG_FILE);
+    if (this.#fileBytes === null) {
+      await mkdir(this.#directory, { recursive: true, mode: 0o750 });
+      this.#fileBytes = await stat(file).then(
+        (found) => found.size,
+        () => 0,
+      );
+    }
+    if (this.#fileBytes > 0 && this.#fileBytes + bytes.length > this.#limits.fileBytesMax) {
+      await this.#rotate();
+      this.#fileBytes = 0;
+    }
+    await appendFile(file, bytes, { mode: 0o640 });
+    this.#fileBytes += bytes.length;
+  }
+
+  async #rotate(): Promise<void> {
+    const name = (age: number): string => join(this.#directory, age === 0 ? LOG_FILE : rotatedLogFile(age));
+    await rm(name(this.#limits.filesMax - 1), { force: true });
+    for (let age = this.#limits.filesMax - 2; age >= 0; age -= 1) {
+      await rename(name(age), name(age + 1)).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== "ENOENT") throw error;
+      });
+    }
+  }
+}
+
+/**
+ * The logs of all functions, under one directory: `<dir>/<function>/log.jsonl`. Every stream (one for each slot)
+ * of a function goes to the function's one file. Memory and disk are bounded, see the LOG_ limits.
+ */
+export class FunctionLogs {
+  readonly #directory: string;
+  readonly #limits: Limits;
+  readonly #onError: (error: unknown) => void;
+  readonly #budget: Budget = { pendingBytes: 0 };
+  readonly #logs: Map<string, FunctionLog> = new Map();
+
+  constructor(directory: string, options: FunctionLogsOptions = {}) {
+    this.#directory = directory;
+    this.#limits = {
+      fileBytesMax: options.fileBytesMax ?? LOG_FILE_BYTES_MAX,
+      filesMax: options.filesMax ?? LOG_FILES_MAX,
+      pendingBytesMax: options.pendingBytesMax ?? LOG_PENDING_BYTES_MAX,
+      pendingBytesTotalMax: options.pendingBytesTotalMax ?? LOG_PENDING_BYTES_TOTAL_MAX,
+    };
+    this.#onError = options.onError ?? (() => {});
+  }
+
+  /** A sink for one slot. `functionName` is the bare name (it becomes a directory); throws when it is no such name. */
+  stream(functionName: string, streamName: string): LogSink {
+    if (!/^[\w-]+$/.test(functionName)) throw new Error(`"${functionName}" is no function name, so it has no log`);
+    let log = this.#logs.get(functionName);
+    if (log === undefined) {
+      log = new FunctionLog(join(this.#directory, functionName), this.#limits, this.#budget, this.#onError);
+      this.#logs.set(functionName, log);
+    }
+    const kept = log;
+    return { write: (record) => kept.write(streamName, record) };
+  }
+
+  /** Everything written so far is in the files when this resolves. */
+  async flush(): Promise<void> {
+    await Promise.all([...this.#logs.values()].map((log) => log.flush()));
+  }
+
+  /** Writes what is pending. The sinks may still be written to, into the void. */
+  async close(): Promise<void> {
+    await this.flush();
+    this.#logs.clear();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}
+
+/** The log files of a function that exist, oldest first. Empty when it never wrote anything. */
+export const logFilesOf = async (directory: string, functionName: string): Promise<string[]> => {
+  const names = await readdir(join(directory, functionName)).catch(() => []);
+  const ageOf = (name: string): number => Number(/^log\.(\d+)\.jsonl$/.exec(name)?.[1] ?? 0);
+  return names
+    .filter((name) => name === LOG_FILE || /^log\.\d+\.jsonl$/.test(name))
+    .sort((a, b) => ageOf(b) - ageOf(a))
+    .map((name) => join(directory, functionName, name));
+};
+
+/** Reads one line of a log file; null when it is none (a line cut off by a crash). */
+export const parseStoredRecord = (line: string): StoredRecord | null => {
+  try {
+    const value = JSON.parse(line) as Partial<StoredRecord> | null;
+    if (typeof value?.timeMs !== "number" || typeof value.text !== "string") return null;
+    return { timeMs: value.timeMs, stream: value.stream ?? "", text: value.text };
+  } catch {
+    return null;
+  }
+};
