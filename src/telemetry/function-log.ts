@@ -90,13 +90,7 @@ class FunctionLog {
   flush(): Promise<void> {
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
-    this.#writing = this.#writing.then(async () => {
-      try {
-        await this.#writeBatch();
-      } catch (error) {
-        this.#onError(error);
-      }
-    });
+    this.#writing = this.#writing.then(() => this.#writeBatch()).catch(this.#onError);
     return this.#writing;
   }
 
@@ -206,10 +200,12 @@ export class FunctionLogs {
   }
 }
 
+/** How often a log file was rotated; 0 for the one being written. */
+const ageOf = (name: string): number => Number(/^log\.(\d+)\.jsonl$/.exec(name)?.[1] ?? 0);
+
 /** The log files of a function that exist, oldest first. Empty when it never wrote anything. */
 export const logFilesOf = async (directory: string, functionName: string): Promise<string[]> => {
   const names = await readdir(join(directory, functionName)).catch(() => []);
-  const ageOf = (name: string): number => Number(/^log\.(\d+)\.jsonl$/.exec(name)?.[1] ?? 0);
   return names
     .filter((name) => name === LOG_FILE || /^log\.\d+\.jsonl$/.test(name))
     .sort((a, b) => ageOf(b) - ageOf(a))

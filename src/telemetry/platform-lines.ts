@@ -160,20 +160,18 @@ const jsonRecord = (event: PlatformEvent): Readonly<Record<string, unknown>> => 
 };
 
 /** Lambda's names of the JSON types where they differ from ours. */
-const jsonType = (type: PlatformEvent["type"]): string => {
-  switch (type) {
-    case "end":
-      return "platform.runtimeDone";
-    case "timeout":
-      return "platform.fault";
-    default:
-      return `platform.${type}`;
-  }
+const JSON_TYPES: Readonly<Partial<Record<PlatformEvent["type"], string>>> = {
+  end: "platform.runtimeDone",
+  timeout: "platform.fault",
 };
 
 /** The JSON form: one line, `{"time":…,"type":"platform.…","record":{…}}`. */
 export const platformJson = (timeMs: number, event: PlatformEvent): string =>
-  JSON.stringify({ time: new Date(timeMs).toISOString(), type: jsonType(event.type), record: jsonRecord(event) });
+  JSON.stringify({
+    time: new Date(timeMs).toISOString(),
+    type: JSON_TYPES[event.type] ?? `platform.${event.type}`,
+    record: jsonRecord(event),
+  });
 
 /** The line for a log of the given format, without its closing newline. `timeMs` is Unix time. */
 export const platformLine = (format: LogFormat, timeMs: number, event: PlatformEvent): string =>
