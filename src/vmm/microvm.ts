@@ -54,6 +54,8 @@ export interface MicroVmStats {
  */
 export interface MicroVm extends AsyncDisposable {
   readonly id: string;
+  /** The host CPU it lives on. */
+  readonly cpu: number;
   /** Settles when the microVM is gone and everything it held is released. Never rejects. */
   readonly exited: Promise<MicroVmExit>;
   /**

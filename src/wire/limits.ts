@@ -82,3 +82,16 @@ export const LOG_PENDING_BYTES_TOTAL_MAX: number = 64 * MIB;
 export const LOG_FLUSH_MS = 50;
 /** Hearth's own: how long `hearth up` waits for running invocations when it is told to stop. */
 export const DRAIN_MS_MAX = 8_000;
+
+/** Hearth's own: booted microVMs kept ready of every size in demand, and at most of all sizes together. */
+export const POOL_FLOOR = 2;
+export const POOL_MAX = 64;
+/** Hearth's own: span over which the pool counts its demand. */
+export const POOL_DEMAND_MS = 10_000;
+/** Hearth's own: an idle slot is frozen after this; a thaw costs less than a guest that runs on unasked. */
+export const FREEZE_AFTER_IDLE_MS = 100;
+/** Hearth's own: slots of one worker. */
+export const SLOTS_MAX_DEFAULT = 1_000;
+/** Environments a function may gain in one span, refilled continuously ("Lambda function scaling" in AWS's developer guide). */
+export const SCALING_ENVIRONMENTS = 1_000;
+export const SCALING_SPAN_MS = 10_000;

@@ -1,0 +1,80 @@
+import type { Drive, Hypervisor, MicroVm } from "../vmm/microvm.ts";
+import { BOOT_TIMEOUT_MS } from "../wire/limits.ts";
+import { decodeFields } from "../wire/shim-codec.ts";
+import { FromShim, HelloField, SHIM_PORT, SHIM_PROTOCOL_VERSION } from "../wire/shim-protocol.ts";
+import { ShimLink } from "./shim-link.ts";
+
+/** A microVM whose shim has said hello. It belongs to nobody yet. */
+export interface BootedMicroVm extends AsyncDisposable {
+  readonly vm: MicroVm;
+  readonly link: ShimLink;
+  readonly memoryMib: number;
+  /** ms from spawn to the shim's hello. */
+  readonly bootMs: number;
+}
+
+export interface BootOptions {
+  readonly hypervisor: Hypervisor;
+  /** The base image. */
+  readonly root: Drive;
+  /** Path of the shim in it. */
+  readonly init: string;
+  /** Lines of the guest's console, for the log at debug level. */
+  readonly onConsole: (id: string, chunk: Uint8Array) => void;
+}
+
+/** The guest did not come up: why, in one sentence. */
+export class BootError extends Error {
+  override readonly name = "BootError";
+}
+
+/** Boots a microVM up to its shim's hello. Throws `BootError`, with nothing left behind, when that fails. */
+export const bootMicroVm = async (options: BootOptions, id: string, memoryMib: number): Promise<BootedMicroVm> => {
+  const startedMs = performance.now();
+  const vm = await options.hypervisor.spawn({
+    id,
+    memoryMib,
+    drives: [options.root],
+    init: options.init,
+    onConsole: (chunk) => options.onConsole(id, chunk),
+  });
+  try {
+    const link = await shimOf(vm);
+    const bootMs = performance.now() - startedMs;
+    return { vm, link, memoryMib, bootMs, [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose]() };
+  } catch (error) {
+    await vm.kill("it did not boot");
+    throw error;
+  }
+};
+
+/** Waits for the guest's shim to connect and say hello. */
+const shimOf = (vm: MicroVm): Promise<ShimLink> => {
+  const { promise, resolve, reject } = Promise.withResolvers<ShimLink>();
+  const fail = (why: string): void => reject(new BootError(`microVM ${vm.id} did not come up: ${why}`));
+  const timer = setTimeout(() => fail(`no hello from its shim within ${BOOT_TIMEOUT_MS} ms`), BOOT_TIMEOUT_MS);
+  void vm.exited.then((exit) => fail(exit.detail));
+  let connected = false;
+  vm.listen(SHIM_PORT, (stream) => {
+    if (connected) {
+      // The shim connects once, before any other program runs in the guest; whoever comes later is not the shim.
+      stream.on("error", () => {});
+      stream.destroy();
+      return;
+    }
+    connected = true;
+    const link = new ShimLink(stream);
+    link.own({
+      frame: (frame) => {
+        if (frame.type !== FromShim.Hello) return fail(`its first frame was 0x${frame.type.toString(16)}, not a hello`);
+        const version = decodeFields(frame.payload).number(HelloField.ProtocolVersion);
+        if (version !== SHIM_PROTOCOL_VERSION) {
+          return fail(`its shim speaks version ${version} of the protocol, not ${SHIM_PROTOCOL_VERSION}`);
+        }
+        resolve(link);
+      },
+      closed: fail,
+    });
+  });
+  return promise.finally(() => clearTimeout(timer));
+};

@@ -1,0 +1,86 @@
+import type { Duplex } from "node:stream";
+import { encodeBody, encodeFields, encodeFrame, FrameDecoder } from "../wire/shim-codec.ts";
+import { ToShim } from "../wire/shim-protocol.ts";
+import type { Field, Frame } from "../wire/shim-protocol.ts";
+
+/** What a link tells its owner. After `closed` nothing follows. */
+export interface ShimLinkOwner {
+  frame(frame: Frame): void;
+  /** The stream is gone, or the guest broke the protocol; `detail` says which. */
+  closed(detail: string): void;
+}
+
+/** The stream to one shim: frames out, frames in. Knows nothing of what they mean. */
+export class ShimLink {
+  readonly #stream: Duplex;
+  readonly #decoder = new FrameDecoder();
+  #owner: ShimLinkOwner | null = null;
+  /** What came before there was an owner (the hello). */
+  #early: Frame[] = [];
+  #closed: string | null = null;
+
+  constructor(stream: Duplex) {
+    this.#stream = stream;
+    stream.on("data", (chunk: Buffer) => this.#receive(chunk));
+    stream.on("error", (error: Error) => this.#close(`the shim's stream failed: ${error.message}`));
+    stream.on("close", () => this.#close("the shim closed its stream"));
+    stream.on("end", () => this.#close("the shim ended its stream"));
+  }
+
+  /** Sets who gets the frames from now on; frames that waited are delivered at once. */
+  own(owner: ShimLinkOwner): void {
+    this.#owner = owner;
+    const early = this.#early;
+    this.#early = [];
+    for (const frame of early) owner.frame(frame);
+    if (this.#closed !== null) owner.closed(this.#closed);
+  }
+
+  /** Sends one frame of fields. */
+  send(type: number, fields: readonly Field[]): void {
+    this.#stream.write(encodeFrame(type, 0, encodeFields(fields)));
+  }
+
+  /** Sends an event: its fields and its payload, as one write where it is small. */
+  sendInvoke(fields: readonly Field[], payload: Uint8Array): void {
+    this.#stream.cork();
+    this.#stream.write(encodeFrame(ToShim.Invoke, 0, encodeFields(fields)));
+    for (const piece of encodeBody(ToShim.Payload, payload)) this.#stream.write(piece);
+    this.#stream.uncork();
+  }
+
+  /** Stops reading: the guest is held back once its credit is used up. */
+  pause(): void {
+    this.#stream.pause();
+  }
+
+  resume(): void {
+    this.#stream.resume();
+  }
+
+  destroy(): void {
+    this.#stream.destroy();
+  }
+
+  #receive(chunk: Buffer): void {
+    if (this.#closed !== null) return;
+    let frames: readonly Frame[];
+    try {
+      frames = this.#decoder.push(chunk);
+    } catch (error) {
+      this.#close(error instanceof Error ? error.message : String(error));
+      this.#stream.destroy();
+      return;
+    }
+    for (const frame of frames) {
+      if (this.#owner === null) this.#early.push(frame);
+      else this.#owner.frame(frame);
+    }
+  }
+
+  #close(detail: string): void {
+    if (this.#closed !== null) return;
+    this.#closed = detail;
+    this.#owner?.closed(detail);
+  }
+}

@@ -1,0 +1,323 @@
+import { logStreamName } from "../telemetry/platform-lines.ts";
+import type { LogSink } from "../telemetry/function-log.ts";
+import type { Metrics } from "../telemetry/metrics.ts";
+import type { GuestDevice } from "../vmm/microvm.ts";
+import { serviceFailure } from "../wire/errors.ts";
+import { functionKey } from "../wire/function.ts";
+import type { FunctionSpec } from "../wire/function.ts";
+import type { FunctionError, InvocationReport, InvocationRequest } from "../wire/invocation.ts";
+import { DEADLINE_GRACE_MS, INIT_TIMEOUT_MS, OPEN_FILES_MAX, PIDS_MAX } from "../wire/limits.ts";
+import { decodeFields } from "../wire/shim-codec.ts";
+import { ConfigureField, FailureOutcome, FromShim, ReadyField, ToShim } from "../wire/shim-protocol.ts";
+import type { Field, Frame } from "../wire/shim-protocol.ts";
+import type { SlotInfo } from "../wire/slot.ts";
+import type { BootedMicroVm } from "./booted.ts";
+import { functionEnvironment } from "./environment.ts";
+import { failureTexts, readFailure } from "./failure.ts";
+import type { Failure } from "./failure.ts";
+import { Freezer } from "./freezer.ts";
+import { GuestProtocolError, InvocationFrames, invokeFields } from "./invocation.ts";
+import type { Done, ResponseSink } from "./invocation.ts";
+import { SlotLog } from "./slot-log.ts";
+import { SlotStateMachine } from "./slot-state.ts";
+
+/** What a runtime needs in the guest. */
+export interface RuntimeImage {
+  /** EROFS images to stack over the base, lowest first; none for `provided`. */
+  readonly drives: readonly string[];
+  /** Command line. */
+  readonly argv: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  /** For the INIT_START line. */
+  readonly version: string;
+  readonly versionArn: string;
+}
+
+/** What a slot needs from its worker. */
+export interface SlotServices {
+  readonly workerId: string;
+  readonly nowMs: () => number;
+  readonly metrics: Metrics;
+  /** A booted microVM for so much function memory: from here on the slot's. */
+  readonly microVm: (memoryMb: number) => Promise<BootedMicroVm>;
+  readonly runtime: (name: string) => RuntimeImage;
+  /** Host path of a code or layer image. Throws `ServiceError` when it is gone. */
+  readonly image: (digest: string) => Promise<string>;
+  readonly logSink: (functionName: string, stream: string) => LogSink;
+  readonly changed: (slot: Slot) => void;
+  readonly warn: (message: string, error: unknown) => void;
+}
+
+/** How one invocation went. */
+export interface Ended {
+  readonly error: FunctionError | null;
+  readonly report: InvocationReport;
+}
+
+const BYTES_PER_MIB = 1024 * 1024;
+
+/** One microVM, one function version, one invocation at a time. Owns its microVM. */
+export class Slot {
+  readonly id: string;
+  readonly spec: FunctionSpec;
+  readonly createdAtMs: number;
+  readonly #services: SlotServices;
+  readonly #state: SlotStateMachine;
+  readonly #log: SlotLog;
+  readonly #logStream: string;
+  readonly #ready = Promise.withResolvers<void>();
+  #booted: BootedMicroVm | null = null;
+  #freezer: Freezer | null = null;
+  #invocation: InvocationFrames | null = null;
+  #invocations = 0;
+  #initDurationMs: number | null = null;
+  #memoryBytes = 0;
+  #endReason: string | null = null;
+  #ended: Promise<void> | null = null;
+
+  constructor(id: string, spec: FunctionSpec, services: SlotServices) {
+    this.id = id;
+    this.spec = spec;
+    this.#services = services;
+    this.createdAtMs = services.nowMs();
+    this.#state = new SlotStateMachine(services.nowMs, () => services.changed(this));
+    this.#logStream = logStreamName(this.createdAtMs, spec.version, id);
+    this.#log = new SlotLog(services.logSink(spec.functionName, this.#logStream), spec.logFormat, services.nowMs);
+    this.#ready.promise.catch(() => {});
+  }
+
+  get info(): SlotInfo {
+    return {
+      slotId: this.id,
+      workerId: this.#services.workerId,
+      functionKey: functionKey(this.spec),
+      functionArn: this.spec.functionArn,
+      version: this.spec.version,
+      state: this.#state.state,
+      memoryMb: this.spec.memoryMb,
+      createdAtMs: this.createdAtMs,
+      since: this.#state.sinceMs,
+      invocations: this.#invocations,
+      memoryBytes: this.#memoryBytes,
+      cpu: this.#booted?.vm.cpu ?? -1,
+    };
+  }
+
+  /** Gets a microVM, attaches the code and starts the runtime. Never rejects: a failure ends the slot. */
+  async start(): Promise<void> {
+    try {
+      const [booted, drives] = await Promise.all([this.#services.microVm(this.spec.memoryMb), this.#drivePaths()]);
+      this.#booted = booted;
+      if (this.#state.state === "Dead") return void booted.vm.kill("its slot ended while it booted");
+      void booted.vm.exited.then((exit) => this.end(exit.detail));
+      this.#freezer = new Freezer(booted.vm, (error) => this.#services.warn("a slot could not be frozen", error));
+      const attach = (path: string): Promise<GuestDevice> => booted.vm.attachDrive({ path, readOnly: true });
+      const [root, code, layers] = await Promise.all([
+        Promise.all(drives.root.map(attach)),
+        attach(drives.code),
+        Promise.all(drives.layers.map(attach)),
+      ]);
+      booted.link.own({ frame: (frame) => this.#frame(frame), closed: (detail) => void this.end(detail) });
+      this.#logInitStart();
+      booted.link.send(ToShim.Configure, this.#configuration(root, code, layers));
+      await this.#ready.promise;
+      if (this.#state.state !== "Init") return;
+      this.#state.to("Idle");
+      this.#freezer.idle();
+    } catch (error) {
+      await this.end(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  /**
+   * Runs one invocation, after init if that is still under way. Rejects with `ServiceError` when the slot died under
+   * it. `sink` gets the answer while it comes.
+   */
+  async invoke(request: InvocationRequest, sink: ResponseSink, responseBytesMax: number): Promise<Ended> {
+    await this.#ready.promise;
+    // start() runs on in the same turn; the slot is Idle once it has.
+    await Promise.resolve();
+    const { booted } = this;
+    this.#state.to("Busy");
+    const cold = this.#invocations === 0;
+    this.#invocations += 1;
+    await this.#freezer?.wake();
+    const frames = new InvocationFrames(sink, responseBytesMax);
+    this.#invocation = frames;
+    this.#log.openTail();
+    this.#log.platform({ type: "start", requestId: request.requestId, version: this.spec.version });
+    const nowMs = this.#services.nowMs();
+    const deadlineMs = nowMs + this.spec.timeoutMs;
+    const backstop = setTimeout(
+      () => void this.end("the guest did not end an invocation at its deadline"),
+      this.spec.timeoutMs + DEADLINE_GRACE_MS,
+    );
+    try {
+      booted.link.sendInvoke(invokeFields(request, deadlineMs, responseBytesMax, nowMs), request.payload);
+      const done = await frames.done;
+      const ended = this.#report(request, frames, done, cold);
+      this.#afterInvocation();
+      return ended;
+    } finally {
+      clearTimeout(backstop);
+      this.#invocation = null;
+    }
+  }
+
+  /** Holds the guest's answer back, or lets it come, as its reader can take it. */
+  resumeReading(): void {
+    this.#booted?.link.resume();
+  }
+
+  /** Measures what the microVM takes on the host. */
+  async measure(): Promise<void> {
+    if (this.#booted === null || this.#state.state === "Dead") return;
+    this.#memoryBytes = (await this.#booted.vm.stats().catch(() => null))?.memoryBytes ?? this.#memoryBytes;
+  }
+
+  /** Ends the slot; the first reason wins. Resolves when everything it held is released. */
+  end(reason: string): Promise<void> {
+    this.#ended ??= this.#end(reason);
+    return this.#ended;
+  }
+
+  get endReason(): string | null {
+    return this.#endReason;
+  }
+
+  private get booted(): BootedMicroVm {
+    if (this.#booted === null) throw serviceFailure(`slot ${this.id} has no microVM yet`);
+    return this.#booted;
+  }
+
+  async #end(reason: string): Promise<void> {
+    this.#endReason = reason;
+    const gone = serviceFailure(`The microVM ended before the invocation did: ${reason}`);
+    this.#state.to("Dead");
+    this.#freezer?.close();
+    this.#log.flush();
+    this.#ready.reject(gone);
+    this.#invocation?.abort(gone);
+    if (this.#booted !== null) await this.#booted.vm.kill(reason);
+  }
+
+  async #drivePaths(): Promise<{ root: readonly string[]; code: string; layers: readonly string[] }> {
+    const [code, ...layers] = await Promise.all([this.spec.code, ...this.spec.layers].map(this.#services.image));
+    if (code === undefined) throw serviceFailure("a function without code");
+    return { root: this.#services.runtime(this.spec.runtime).drives, code, layers };
+  }
+
+  #configuration(root: readonly GuestDevice[], code: GuestDevice, layers: readonly GuestDevice[]): Field[] {
+    const runtime = this.#services.runtime(this.spec.runtime);
+    return [
+      ...root.map((device): Field => [ConfigureField.RootDrive, device]),
+      [ConfigureField.CodeDrive, code],
+      ...layers.map((device): Field => [ConfigureField.LayerDrive, device]),
+      ...runtime.argv.map((argument): Field => [ConfigureField.Argument, argument]),
+      ...functionEnvironment(this.spec, runtime.environment, this.#logStream).map(
+        (variable): Field => [ConfigureField.Environment, variable],
+      ),
+      [ConfigureField.WorkingDirectory, "/var/task"],
+      [ConfigureField.MemoryBytesMax, this.spec.memoryMb * BYTES_PER_MIB],
+      [ConfigureField.TmpBytesMax, this.spec.ephemeralMb * BYTES_PER_MIB],
+      [ConfigureField.PidsMax, PIDS_MAX],
+      [ConfigureField.InitTimeoutMs, INIT_TIMEOUT_MS],
+      [ConfigureField.TimeoutMs, this.spec.timeoutMs],
+      [ConfigureField.FunctionName, this.spec.functionName],
+      [ConfigureField.FunctionVersion, this.spec.version],
+      [ConfigureField.Handler, this.spec.handler],
+      [ConfigureField.AccountId, this.spec.accountId],
+      [ConfigureField.OpenFilesMax, OPEN_FILES_MAX],
+      [ConfigureField.UnixTimeUs, this.#services.nowMs() * 1000],
+    ];
+  }
+
+  /** Every frame from the guest comes through here. A frame out of order ends this microVM and nothing else. */
+  #frame(frame: Frame): void {
+    try {
+      switch (frame.type) {
+        case FromShim.Log:
+          return this.#log.output(frame);
+        case FromShim.Ready:
+          return this.#initEnded(null, decodeFields(frame.payload).number(ReadyField.InitDurationUs) ?? 0);
+        case FromShim.InitFailed: {
+          const failure = readFailure(decodeFields(frame.payload));
+          return this.#initEnded(failure, failure?.durationUs ?? 0);
+        }
+        case FromShim.Fault:
+          throw new GuestProtocolError(`the shim gave up: ${Buffer.from(frame.payload.subarray(0, 500)).toString()}`);
+        case FromShim.Status:
+          return;
+        default:
+          if (this.#invocation === null) throw new GuestProtocolError("a frame came outside any invocation");
+          if (frame.type === FromShim.Done) this.#log.flush();
+          if (!this.#invocation.take(frame)) this.#booted?.link.pause();
+      }
+    } catch (error) {
+      void this.end(error instanceof Error ? error.message : String(error));
+    }
+  }
+
+  #initEnded(failure: Failure | null, durationUs: number): void {
+    const durationMs = durationUs / 1000;
+    this.#services.metrics.init(durationMs, failure === null ? "ready" : "failed");
+    if (failure === null) {
+      this.#initDurationMs = durationMs;
+    } else {
+      this.#log.flush();
+      const texts = failureTexts(failure, this.id, INIT_TIMEOUT_MS);
+      this.#log.platform({ type: "initReport", durationMs, phase: "init", status: texts.status, errorType: texts.error.errorType });
+    }
+    this.#ready.resolve();
+  }
+
+  #logInitStart(): void {
+    const { version, versionArn } = this.#services.runtime(this.spec.runtime);
+    this.#log.platform({
+      type: "initStart",
+      runtimeVersion: version,
+      runtimeVersionArn: versionArn,
+      functionName: this.spec.functionName,
+      functionVersion: this.spec.version,
+    });
+  }
+
+  /** Writes the lines that end an invocation's log and makes its report. */
+  #report(request: InvocationRequest, frames: InvocationFrames, done: Done, cold: boolean): Ended {
+    const { spec } = this;
+    const { requestId } = request;
+    const texts = frames.failure === null ? null : failureTexts(frames.failure, requestId, spec.timeoutMs);
+    const timedOut = frames.failure?.outcome === FailureOutcome.TimedOut;
+    const durationMs = timedOut ? spec.timeoutMs : done.durationMs;
+    const initDurationMs = cold ? this.#initDurationMs : null;
+    const status = texts?.status ?? "success";
+    const errorType = texts?.error.errorType ?? null;
+    const report = {
+      durationMs,
+      billedDurationMs: Math.max(1, Math.ceil(durationMs + (initDurationMs ?? 0))),
+      memoryMb: spec.memoryMb,
+      maxMemoryUsedMb: Math.min(spec.memoryMb, Math.ceil(done.memoryBytesPeak / BYTES_PER_MIB)),
+      initDurationMs,
+    };
+    if (timedOut) this.#log.platform({ type: "timeout", requestId, timeoutMs: spec.timeoutMs });
+    else if (texts !== null && texts.fault !== null) {
+      this.#log.platform({ type: "fault", requestId, message: texts.fault, errorType: texts.error.errorType });
+    }
+    this.#log.platform({ type: "end", requestId, status, durationMs, producedBytes: frames.responseBytes, errorType });
+    this.#log.platform({ type: "report", requestId, ...report, status, errorType, traceId: null });
+    return {
+      error: texts?.error ?? null,
+      report: { ...report, logTail: this.#log.closeTail(), executedVersion: spec.version, slotId: this.id, coldStart: cold },
+    };
+  }
+
+  #afterInvocation(): void {
+    if (this.#state.state === "Dead") return;
+    if (this.spec.reuse === "never") {
+      void this.end("once");
+      return;
+    }
+    this.#state.to("Idle");
+    this.#freezer?.idle();
+  }
+}
