@@ -1,0 +1,93 @@
+import { InvokeCommand } from "@aws-sdk/client-lambda";
+import type { InvokeCommandOutput } from "@aws-sdk/client-lambda";
+import type { Command } from "commander";
+import { readFile } from "node:fs/promises";
+import { buffer } from "node:stream/consumers";
+import { lambdaClient } from "../client.ts";
+import { EXIT_FAILURE, usageError } from "../errors.ts";
+import { clientCommand, outputOf, settingsOf } from "../program.ts";
+import type { ClientOptions } from "../program.ts";
+
+interface InvokeOptions extends ClientOptions {
+  readonly payload: string;
+  readonly qualifier?: string;
+  readonly async?: boolean;
+  readonly tail?: boolean;
+  readonly clientContext?: string;
+}
+
+/** `hearth invoke`: one invocation. The answer goes to stdout; a function's error to stderr, with exit code 1. */
+export const invokeCommand = (): Command =>
+  clientCommand("invoke", "Invoke a function and print its answer", [
+    `hearth invoke hello --payload '{"name":"you"}'`,
+    "hearth invoke hello --payload @event.json --tail",
+    "generate-events | hearth invoke hello --payload -",
+    "hearth invoke hello:3 --async",
+  ])
+    .argument("<name>", "name or ARN, with or without a qualifier")
+    .option("-p, --payload <json>", "the event: JSON, @FILE, or - for stdin", "{}")
+    .option("-q, --qualifier <version>", "version or alias")
+    .option("--async", "queue the event and do not wait for the answer")
+    .option("--tail, --log", "print the last 4 KB of the invocation's log to stderr")
+    .option("--client-context <json>", "ClientContext that the function gets")
+    .action(run);
+
+const run = async (name: string, options: InvokeOptions): Promise<void> => {
+  const output = outputOf(options);
+  const payload = await payloadFrom(options.payload);
+  const client = lambdaClient(settingsOf(options));
+  const context = options.clientContext;
+  const answer = await client.send(
+    new InvokeCommand({
+      FunctionName: name,
+      Payload: payload,
+      InvocationType: options.async === true ? "Event" : "RequestResponse",
+      LogType: options.tail === true ? "Tail" : "None",
+      ...(options.qualifier === undefined ? {} : { Qualifier: options.qualifier }),
+      ...(context === undefined ? {} : { ClientContext: Buffer.from(context).toString("base64") }),
+    }),
+  );
+  client.destroy();
+  const text = Buffer.from(answer.Payload ?? []).toString();
+  if (output.json) output.data(describe(answer, text));
+  else print(answer, text, options.async === true);
+  if (answer.FunctionError !== undefined) process.exitCode = EXIT_FAILURE;
+};
+
+const print = (answer: InvokeCommandOutput, text: string, queued: boolean): void => {
+  if (answer.LogResult !== undefined) process.stderr.write(Buffer.from(answer.LogResult, "base64"));
+  if (queued) {
+    process.stdout.write(`Queued as ${answer.$metadata.requestId ?? "an event"}.\n`);
+    return;
+  }
+  const stream = answer.FunctionError === undefined ? process.stdout : process.stderr;
+  stream.write(`${text}\n`);
+};
+
+const describe = (answer: InvokeCommandOutput, text: string): Readonly<Record<string, unknown>> => ({
+  statusCode: answer.StatusCode,
+  requestId: answer.$metadata.requestId,
+  executedVersion: answer.ExecutedVersion ?? null,
+  functionError: answer.FunctionError ?? null,
+  payload: jsonOr(text),
+  log: answer.LogResult === undefined ? null : Buffer.from(answer.LogResult, "base64").toString(),
+});
+
+/** The value when it is JSON (as nearly every answer), else the text. */
+const jsonOr = (text: string): unknown => {
+  if (text === "") return null;
+  try {
+    return JSON.parse(text) as unknown;
+  } catch {
+    return text;
+  }
+};
+
+const payloadFrom = async (given: string): Promise<Uint8Array> => {
+  if (given === "-") return buffer(process.stdin);
+  if (!given.startsWith("@")) return Buffer.from(given);
+  const file = given.slice(1);
+  return readFile(file).catch(() => {
+    throw usageError(`The payload file ${file} cannot be read.`);
+  });
+};

@@ -1,0 +1,116 @@
+import type { Command } from "commander";
+import { existsSync } from "node:fs";
+import { open, readFile, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { logFilesOf, parseStoredRecord } from "../../telemetry/index.ts";
+import type { StoredRecord } from "../../telemetry/index.ts";
+import { CliError, usageError } from "../errors.ts";
+import type { Output } from "../output.ts";
+import { command, dataDirOption, outputOf, wholeNumber } from "../program.ts";
+import type { CommonOptions } from "../program.ts";
+import { dataDirectory, dataFiles } from "../settings.ts";
+
+interface LogsOptions extends CommonOptions {
+  readonly dataDir?: string;
+  readonly follow?: boolean;
+  readonly since?: string;
+  readonly lines?: number;
+}
+
+const LINES_MAX = 1_000_000;
+const POLL_MS = 200;
+
+/** `hearth logs`: reads the files of a function's log in the data directory, so it must run on the same machine. */
+export const logsCommand = (): Command =>
+  command("logs", "Print the log of a function", [
+    "hearth logs hello",
+    "hearth logs hello -f",
+    "hearth logs hello --since 15m -n 1000",
+    "hearth logs hello --json | jq -r .text",
+  ])
+    .argument("<name>", "name of the function")
+    .option("-f, --follow", "go on printing what is added")
+    .option("--since <when>", "only records younger than this: 30s, 15m, 2h, 7d, or a date")
+    .option("-n, --lines <count>", "so many of the last records", wholeNumber(0, LINES_MAX))
+    .addOption(dataDirOption())
+    .action(run);
+
+const run = async (name: string, options: LogsOptions): Promise<void> => {
+  const output = outputOf(options);
+  const dataDir = dataDirectory(options.dataDir, process.env);
+  const directory = dataFiles(dataDir).logs;
+  if (!/^[\w-]+$/.test(name)) throw usageError(`"${name}" is no name of a function.`, "Leave version and ARN away.");
+  if (!existsSync(dataDir)) {
+    throw new CliError(`There is no data directory ${dataDir}.`, "Name Hearth's with --data-dir or HEARTH_DATA_DIR.");
+  }
+  const sinceMs = options.since === undefined ? 0 : parseSince(options.since, Date.now());
+  const files = await logFilesOf(directory, name);
+  if (files.length === 0 && options.follow !== true) {
+    throw new CliError(
+      `Function ${name} has no log in ${directory}.`,
+      "It may never have been invoked: hearth invoke it.",
+    );
+  }
+  let kept: StoredRecord[] = [];
+  let offset = 0;
+  for (const file of files) {
+    const text = await readFile(file, "utf8");
+    const end = text.lastIndexOf("\n") + 1;
+    kept.push(...recordsOf(text.slice(0, end)).filter((record) => record.timeMs >= sinceMs));
+    offset = Buffer.byteLength(text.slice(0, end));
+  }
+  if (options.lines !== undefined) kept = options.lines === 0 ? [] : kept.slice(-options.lines);
+  for (const record of kept) print(output, record);
+  if (options.follow === true) await follow(output, join(directory, name, "log.jsonl"), offset, sinceMs);
+};
+
+const recordsOf = (text: string): StoredRecord[] => text.split("\n").flatMap((line) => parseStoredRecord(line) ?? []);
+
+const print = (output: Output, record: StoredRecord): void => {
+  output.data(record);
+  const { dim, red, cyan } = output.colours;
+  const platform = /^(?:START|END|REPORT|INIT_START|INIT_REPORT|LOGS_DROPPED|XRAY) /.test(record.text);
+  const bad = /Status: (?:error|timeout)|Task timed out/.test(record.text);
+  const text = record.text.replace(/\n+$/, "");
+  output.line(`${dim(new Date(record.timeMs).toISOString())}  ${bad ? red(text) : platform ? cyan(text) : text}`);
+};
+
+/** Prints what is appended to the file, until the process is told to stop. A file smaller than before was rotated. */
+const follow = async (output: Output, file: string, from: number, sinceMs: number): Promise<never> => {
+  let offset = from;
+  let inode: number | null = null;
+  for (;;) {
+    const found = await stat(file).catch(() => null);
+    if (found !== null) {
+      if ((inode !== null && found.ino !== inode) || found.size < offset) offset = 0;
+      inode = found.ino;
+      if (found.size > offset) offset += await printFrom(output, file, offset, found.size, sinceMs);
+    }
+    await sleep(POLL_MS);
+  }
+};
+
+/** Prints the whole lines between two offsets; resolves to how many bytes they had. */
+const printFrom = async (output: Output, file: string, from: number, to: number, sinceMs: number): Promise<number> => {
+  await using opened = await open(file);
+  const { buffer, bytesRead } = await opened.read(Buffer.alloc(to - from), 0, to - from, from);
+  const end = buffer.subarray(0, bytesRead).lastIndexOf(0x0a) + 1;
+  for (const record of recordsOf(buffer.toString("utf8", 0, end))) {
+    if (record.timeMs >= sinceMs) print(output, record);
+  }
+  return end;
+};
+
+const UNITS_MS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** Unix ms of `15m` (ago) or of a date. Throws a usage error. */
+export const parseSince = (text: string, nowMs: number): number => {
+  const match = /^(\d+)([smhd])$/.exec(text);
+  const unit = UNITS_MS[match?.[2] ?? ""];
+  if (match !== null && unit !== undefined) return nowMs - Number(match[1]) * unit;
+  const date = Date.parse(text);
+  if (Number.isNaN(date))
+    throw usageError(`"${text}" is no time.`, "Write 30s, 15m, 2h, 7d, or a date like 2026-01-31.");
+  return date;
+};

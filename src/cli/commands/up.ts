@@ -1,0 +1,140 @@
+import { Option } from "commander";
+import type { Command } from "commander";
+import { createLog, LOG_LEVELS } from "../../telemetry/index.ts";
+import type { HostLogFormat, LogLevel, Logger } from "../../telemetry/index.ts";
+import { DRAIN_MS_MAX } from "../../wire/limits.ts";
+import type { ReusePolicy } from "../../wire/slot.ts";
+import { usageError } from "../errors.ts";
+import { HYPERVISORS } from "../hearth.ts";
+import type { HypervisorChoice } from "../hearth.ts";
+import type { Output } from "../output.ts";
+import { command, dataDirOption, outputOf, wholeNumber } from "../program.ts";
+import type { CommonOptions } from "../program.ts";
+import { hostHearth } from "../run-hearth.ts";
+import type { HostedHearth } from "../run-hearth.ts";
+import {
+  ACCOUNT_DEFAULT,
+  dataDirectory,
+  isLoopback,
+  LISTEN_DEFAULT,
+  parseAddress,
+  REGION_DEFAULT,
+} from "../settings.ts";
+
+interface UpOptions extends CommonOptions {
+  readonly listen: string;
+  readonly dataDir?: string;
+  readonly auth: "sigv4" | "none";
+  readonly hypervisor: HypervisorChoice;
+  readonly memory?: number;
+  readonly slotsMax?: number;
+  readonly pool?: number;
+  readonly reuse: ReusePolicy;
+  readonly region: string;
+  readonly logFormat?: HostLogFormat;
+  readonly logLevel: LogLevel;
+}
+
+/** Exit code of a process that a signal ended at once, as shells count them. */
+const EXIT_SIGNAL = { SIGINT: 130, SIGTERM: 143 } as const;
+const SLOTS_MAX = 100_000;
+const MEMORY_MB_TOTAL_MAX = 100_000_000;
+
+/** `hearth up`: serves in the foreground until a signal. */
+export const upCommand = (): Command =>
+  command("up", "Run Hearth in the foreground", [
+    "hearth up",
+    "hearth up --listen 127.0.0.1:8080 --data-dir ./data",
+    "hearth up --reuse never --pool 20",
+    "hearth up --auth none          # on the loopback only",
+  ])
+    .option("--listen <address>", "HOST:PORT to serve the Lambda API on (port 0: any free one)", LISTEN_DEFAULT)
+    .addOption(dataDirOption())
+    .addOption(
+      new Option("--auth <how>", "who may call: sigv4 needs the keys").choices(["sigv4", "none"]).default("sigv4"),
+    )
+    .addOption(new Option("--hypervisor <name>", "what microVMs run on").choices(HYPERVISORS).default("auto"))
+    .option("--memory <MB>", "nominal memory of all slots together", wholeNumber(128, MEMORY_MB_TOTAL_MAX))
+    .option("--slots-max <count>", "slots at most", wholeNumber(1, SLOTS_MAX))
+    .option("--pool <count>", "microVMs kept booted and waiting", wholeNumber(0, SLOTS_MAX))
+    .addOption(
+      new Option("--reuse <policy>", "never: a fresh microVM for every invocation")
+        .choices(["always", "never"])
+        .default("always"),
+    )
+    .option("--region <name>", "AWS region to be", process.env["AWS_REGION"] ?? REGION_DEFAULT)
+    .addOption(
+      new Option("--log-format <format>", "of Hearth's own log (default: text on a terminal)").choices([
+        "text",
+        "json",
+      ]),
+    )
+    .addOption(new Option("--log-level <level>", "of Hearth's own log").choices(LOG_LEVELS).default("info"))
+    .action(run);
+
+const run = async (options: UpOptions): Promise<void> => {
+  const output = outputOf(options);
+  const listen = parseAddress(options.listen);
+  if (options.auth === "none" && !isLoopback(listen.host)) {
+    throw usageError(
+      `--auth none is refused on ${listen.host}: everyone who reaches it could run code here.`,
+      "Listen on 127.0.0.1, or leave --auth away.",
+    );
+  }
+  const format = options.logFormat ?? (process.stderr.isTTY ? "text" : "json");
+  const log = createLog({ level: options.logLevel, format, colours: output.colours.isColorSupported });
+  // Listening before anything starts: a signal during the start must not leave microVMs behind.
+  const stop = stopSignal();
+  await using hosted = await hostHearth({
+    listen,
+    dataDir: dataDirectory(options.dataDir, process.env),
+    auth: options.auth,
+    accountId: ACCOUNT_DEFAULT,
+    region: options.region,
+    hypervisor: options.hypervisor,
+    memoryMbMax: options.memory ?? null,
+    slotsMax: options.slotsMax ?? null,
+    pool: options.pool ?? null,
+    reuse: options.reuse,
+    log,
+  });
+  announce(output, hosted, options);
+  await drainOn(stop, hosted, log);
+};
+
+/** Resolves at the first SIGINT or SIGTERM; the second ends the process at once. */
+const stopSignal = (): Promise<keyof typeof EXIT_SIGNAL> => {
+  const { promise, resolve } = Promise.withResolvers<keyof typeof EXIT_SIGNAL>();
+  let told = false;
+  const onSignal = (signal: keyof typeof EXIT_SIGNAL): void => {
+    if (told) process.exit(EXIT_SIGNAL[signal]);
+    told = true;
+    resolve(signal);
+  };
+  process.on("SIGINT", onSignal);
+  process.on("SIGTERM", onSignal);
+  return promise;
+};
+
+const drainOn = async (stop: Promise<string>, hosted: HostedHearth, log: Logger): Promise<void> => {
+  const signal = await stop;
+  log.info({ signal }, "stopping: running invocations may end; a second signal stops at once");
+  await hosted.hearth.drain(DRAIN_MS_MAX);
+};
+
+const announce = (output: Output, hosted: HostedHearth, options: UpOptions): void => {
+  const { endpoint, credentials, hearth } = hosted;
+  output.data({ endpoint, ...credentials, region: options.region, hypervisor: hearth.hypervisor, pid: process.pid });
+  const { bold, dim, green } = output.colours;
+  const keys = options.auth === "none" ? { accessKeyId: "any", secretAccessKey: "any" } : credentials;
+  output.line(`${green("●")} ${bold("Hearth")} serves the Lambda API at ${bold(endpoint)}`);
+  output.line(dim(`  microVMs by ${hearth.hypervisor.name}: ${hearth.hypervisor.reason}`));
+  output.line("\nFor the AWS CLI and every SDK, paste:");
+  output.line(`  export AWS_ACCESS_KEY_ID=${keys.accessKeyId} AWS_SECRET_ACCESS_KEY=${keys.secretAccessKey}`);
+  output.line(
+    `  export AWS_REGION=${options.region} AWS_DEFAULT_REGION=${options.region} AWS_ENDPOINT_URL_LAMBDA=${endpoint}`,
+  );
+  output.line(
+    dim(`\n  An AWS CLI older than 2.13 needs --endpoint-url ${endpoint} with every call. Ctrl-C stops Hearth.`),
+  );
+};

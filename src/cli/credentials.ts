@@ -1,0 +1,20 @@
+import { randomBytes } from "node:crypto";
+import { writeFile } from "node:fs/promises";
+import { dataFiles, readCredentials } from "./settings.ts";
+import type { ClientSettings } from "./settings.ts";
+
+/** 20 characters, as AWS's key ids have; `AKIA` marks a long-lived key. */
+const newKeyId = (): string => `AKIA${randomBytes(8).toString("hex").toUpperCase()}`;
+
+/**
+ * The keys of a Hearth: those in its data directory, else new ones, kept there for the owner alone, in the format
+ * of AWS's shared credentials file (so `AWS_SHARED_CREDENTIALS_FILE` can point to it).
+ */
+export const loadOrCreateCredentials = async (dataDir: string): Promise<ClientSettings["credentials"]> => {
+  const found = readCredentials(dataDir);
+  if (found !== null) return found;
+  const made = { accessKeyId: newKeyId(), secretAccessKey: randomBytes(30).toString("base64url") };
+  const text = `[default]\naws_access_key_id = ${made.accessKeyId}\naws_secret_access_key = ${made.secretAccessKey}\n`;
+  await writeFile(dataFiles(dataDir).credentials, text, { mode: 0o600, flag: "wx" });
+  return made;
+};

@@ -1,0 +1,39 @@
+import type { Logger, MetricsRegistry } from "../telemetry/index.ts";
+import type { WorkerSlotApi } from "../wire/roles.ts";
+import type { ReusePolicy } from "../wire/slot.ts";
+import type { Address } from "./settings.ts";
+
+export const HYPERVISORS = ["auto", "uml", "kvm", "firecracker"] as const;
+export type HypervisorChoice = (typeof HYPERVISORS)[number];
+
+/** What `assembleHearth` (assemble.ts) makes a Hearth of. null means: Hearth decides. */
+export interface HearthOptions {
+  readonly listen: Address;
+  readonly dataDir: string;
+  readonly auth: "sigv4" | "none";
+  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string };
+  readonly accountId: string;
+  readonly region: string;
+  readonly hypervisor: HypervisorChoice;
+  /** Nominal memory of all slots together, in MB. */
+  readonly memoryMbMax: number | null;
+  readonly slotsMax: number | null;
+  /** microVMs kept booted and waiting. */
+  readonly pool: number | null;
+  /** For functions without a tag of their own. */
+  readonly reuse: ReusePolicy;
+  readonly log: Logger;
+}
+
+/** A Hearth that serves. Disposing it ends it at once; `drain` first lets running invocations end. */
+export interface RunningHearth extends AsyncDisposable {
+  /** Where it listens, with the port that was really taken. */
+  readonly address: Address;
+  readonly hypervisor: { readonly name: string; readonly reason: string };
+  readonly slots: Pick<WorkerSlotApi, "listSlots" | "report">;
+  readonly metrics: MetricsRegistry;
+  /** Takes nothing new and resolves when nothing runs any more, or after `timeoutMs`. */
+  drain(timeoutMs: number): Promise<void>;
+}
+
+export type AssembleHearth = (options: HearthOptions) => Promise<RunningHearth>;

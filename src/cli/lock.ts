@@ -1,0 +1,50 @@
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { DatabaseSync } from "node:sqlite";
+import { CliError } from "./errors.ts";
+import { dataFiles } from "./settings.ts";
+
+/**
+ * Makes this process the only Hearth of a data directory, until disposed. The lock is the kernel's (through SQLite's
+ * exclusive mode), so it goes with the process, however that ends. Throws a CliError that names the holder.
+ */
+export const lockDataDirectory = (dataDir: string): Disposable => {
+  const files = dataFiles(dataDir);
+  try {
+    mkdirSync(dataDir, { recursive: true, mode: 0o750 });
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    throw new CliError(`The data directory ${dataDir} cannot be made: ${reason}.`, "Name another one with --data-dir.");
+  }
+  const database = openLocked(files.lock, dataDir, files.pid);
+  writeFileSync(files.pid, `${process.pid}\n`);
+  return {
+    [Symbol.dispose]: () => {
+      rmSync(files.pid, { force: true });
+      database.close();
+    },
+  };
+};
+
+const openLocked = (file: string, dataDir: string, pidFile: string): DatabaseSync => {
+  const database = new DatabaseSync(file, { timeout: 0 });
+  try {
+    database.exec("PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = MEMORY; BEGIN EXCLUSIVE; COMMIT");
+    return database;
+  } catch (error) {
+    database.close();
+    // SQLITE_BUSY
+    if (!(error instanceof Error && "errcode" in error && error.errcode === 5)) throw error;
+    throw new CliError(
+      `Hearth already runs on ${dataDir}${holder(pidFile)}.`,
+      "Stop that one first, or give this one another --data-dir.",
+    );
+  }
+};
+
+const holder = (pidFile: string): string => {
+  try {
+    return ` (process ${readFileSync(pidFile, "utf8").trim()})`;
+  } catch {
+    return "";
+  }
+};

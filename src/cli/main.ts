@@ -1,0 +1,72 @@
+import { readFileSync } from "node:fs";
+import { Command, CommanderError } from "commander";
+import { benchCommand } from "./commands/bench.ts";
+import { demoCommand } from "./commands/demo.ts";
+import { deployCommand } from "./commands/deploy.ts";
+import { doctorCommand } from "./commands/doctor.ts";
+import { invokeCommand } from "./commands/invoke.ts";
+import { logsCommand } from "./commands/logs.ts";
+import { lsCommand } from "./commands/ls.ts";
+import { rmCommand } from "./commands/rm.ts";
+import { setupCommand } from "./commands/setup.ts";
+import { testCommand } from "./commands/test.ts";
+import { topCommand } from "./commands/top.ts";
+import { upCommand } from "./commands/up.ts";
+import { vmCommand } from "./commands/vm.ts";
+import { describeError, EXIT_FAILURE, EXIT_OK, EXIT_USAGE } from "./errors.ts";
+
+const version = (): string => {
+  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { version: string }).version;
+};
+
+const program = (): Command => {
+  const root = new Command("hearth")
+    .description("AWS Lambda that you own: a microVM for every concurrent invocation, on any Linux machine.")
+    .version(version(), "-V, --version")
+    .helpCommand("help [command]", "help for a command")
+    .showHelpAfterError("(see `hearth help`)")
+    .addHelpText("after", "\nFirst steps:\n  $ hearth demo        # see it work\n  $ hearth up          # serve");
+  const commands = [
+    setupCommand(),
+    demoCommand(),
+    upCommand(),
+    deployCommand(),
+    invokeCommand(),
+    logsCommand(),
+    lsCommand(),
+    rmCommand(),
+    topCommand(),
+    doctorCommand(),
+    vmCommand(),
+    benchCommand(),
+    testCommand(),
+  ];
+  for (const each of commands) root.addCommand(overrideExit(each));
+  return overrideExit(root);
+};
+
+/** Commander must throw instead of ending the process: the exit code is ours. Holds for subcommands of subcommands too. */
+const overrideExit = (command: Command): Command => {
+  for (const each of command.commands) overrideExit(each);
+  return command.exitOverride();
+};
+
+/** Prints an error as one sentence and what to do; with HEARTH_DEBUG the stack too. Returns the exit code. */
+const fail = (error: unknown): number => {
+  // Commander has printed already; help and version asked for are no errors.
+  if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_OK : EXIT_USAGE;
+  const { message, hint, exitCode } = describeError(error);
+  process.stderr.write(`hearth: ${message}\n${hint === null ? "" : `        ${hint}\n`}`);
+  if ((process.env["HEARTH_DEBUG"] ?? "") !== "") console.error(error);
+  return exitCode;
+};
+
+// A reader that went away (`hearth ls | head -1`) is no error.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : EXIT_FAILURE));
+
+try {
+  await program().parseAsync(process.argv);
+} catch (error) {
+  process.exitCode = fail(error);
+}

@@ -1,0 +1,48 @@
+import { rm, writeFile } from "node:fs/promises";
+import { assembleHearth } from "./assemble.ts";
+import { serveControl } from "./control.ts";
+import { loadOrCreateCredentials } from "./credentials.ts";
+import { CliError } from "./errors.ts";
+import type { HearthOptions, RunningHearth } from "./hearth.ts";
+import { lockDataDirectory } from "./lock.ts";
+import { dataFiles } from "./settings.ts";
+
+/** A Hearth with everything around it: lock, keys, control socket. Disposing it leaves nothing running. */
+export interface HostedHearth extends AsyncDisposable {
+  readonly hearth: RunningHearth;
+  readonly endpoint: string;
+  readonly credentials: HearthOptions["credentials"];
+}
+
+/** Starts a Hearth in this process. Throws a CliError when the data directory or the port is taken. */
+export const hostHearth = async (wanted: Omit<HearthOptions, "credentials">): Promise<HostedHearth> => {
+  await using started = new AsyncDisposableStack();
+  started.use(lockDataDirectory(wanted.dataDir));
+  const credentials = await loadOrCreateCredentials(wanted.dataDir);
+  const hearth = started.use(await assembleHearth({ ...wanted, credentials }).catch(explainListen(wanted)));
+  const host = hearth.address.host.includes(":") ? `[${hearth.address.host}]` : hearth.address.host;
+  const endpoint = `http://${host}:${hearth.address.port}`;
+  const { endpoint: file } = dataFiles(wanted.dataDir);
+  await writeFile(file, `${endpoint}\n`);
+  started.defer(() => rm(file, { force: true }));
+  started.use(await serveControl(wanted.dataDir, hearth, endpoint));
+  const owned = started.move();
+  return { hearth, endpoint, credentials, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+};
+
+const explainListen =
+  ({ listen }: Pick<HearthOptions, "listen">) =>
+  (error: unknown): never => {
+    const code = error instanceof Error && "code" in error ? error.code : null;
+    const where = `${listen.host}:${listen.port}`;
+    if (code === "EADDRINUSE") {
+      throw new CliError(
+        `${where} is taken by another program.`,
+        "Choose another with --listen (port 0: any free one).",
+      );
+    }
+    if (code === "EADDRNOTAVAIL" || code === "EACCES") {
+      throw new CliError(`Hearth may not listen on ${where} (${code}).`, "Choose another address with --listen.");
+    }
+    throw error;
+  };

@@ -1,0 +1,107 @@
+import { existsSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join, resolve } from "node:path";
+import { usageError } from "./errors.ts";
+
+/** Where `hearth up` listens and the client commands look, unless told otherwise. In one place: here. */
+export const LISTEN_DEFAULT = "127.0.0.1:9070";
+export const REGION_DEFAULT = "us-east-1";
+/** The account of a Hearth that nobody configured, as AWS's documentation writes accounts. */
+export const ACCOUNT_DEFAULT = "000000000000";
+/** Tag on a function: `never` gives every invocation a fresh microVM. */
+export const REUSE_TAG = "hearth:reuse";
+
+export type Environment = Readonly<Record<string, string | undefined>>;
+
+export interface Address {
+  readonly host: string;
+  readonly port: number;
+}
+
+/** The data directory: as given, HEARTH_DATA_DIR, /var/lib/hearth for root, else the user's data directory. Absolute. */
+export const dataDirectory = (given: string | undefined, env: Environment): string => {
+  const named = given ?? env["HEARTH_DATA_DIR"];
+  if (named !== undefined && named !== "") return resolve(named);
+  if (process.getuid?.() === 0) return "/var/lib/hearth";
+  return join(env["XDG_DATA_HOME"] ?? join(homedir(), ".local", "share"), "hearth");
+};
+
+/** Files of a data directory that the command itself owns. */
+export const dataFiles = (
+  dataDir: string,
+): Readonly<Record<"credentials" | "endpoint" | "lock" | "pid" | "control" | "logs", string>> => ({
+  credentials: join(dataDir, "credentials"),
+  endpoint: join(dataDir, "endpoint"),
+  lock: join(dataDir, "lock"),
+  pid: join(dataDir, "hearth.pid"),
+  control: join(dataDir, "control.sock"),
+  logs: join(dataDir, "logs"),
+});
+
+/** `HOST:PORT`, `[IPv6]:PORT` or `PORT` (on the loopback). Port 0 asks for a free one. Throws a usage error. */
+export const parseAddress = (text: string): Address => {
+  const match = /^(?:(?<host>\[[0-9a-fA-F:.]+\]|[^:\s]+):)?(?<port>\d{1,5})$/.exec(text);
+  const port = Number(match?.groups?.["port"]);
+  if (match === null || port > 65_535) {
+    throw usageError(`"${text}" is no address to listen on.`, `Write HOST:PORT, such as ${LISTEN_DEFAULT}.`);
+  }
+  const host = (match.groups?.["host"] ?? "127.0.0.1").replace(/^\[(.*)\]$/, "$1");
+  return { host, port };
+};
+
+/** True when only this machine can reach the address. */
+export const isLoopback = (host: string): boolean =>
+  host === "localhost" || host === "::1" || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host);
+
+export interface ClientSettings {
+  readonly endpoint: string;
+  readonly dataDir: string;
+  readonly region: string;
+  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string };
+}
+
+/** Keys as they stand in the data directory: the format of AWS's shared credentials file. null when there are none. */
+export const readCredentials = (dataDir: string): ClientSettings["credentials"] | null => {
+  const file = dataFiles(dataDir).credentials;
+  if (!existsSync(file)) return null;
+  let text: string;
+  try {
+    text = readFileSync(file, "utf8");
+  } catch {
+    return null;
+  }
+  const value = (name: string): string | undefined => new RegExp(`^${name}\\s*=\\s*(\\S+)`, "m").exec(text)?.[1];
+  const accessKeyId = value("aws_access_key_id");
+  const secretAccessKey = value("aws_secret_access_key");
+  return accessKeyId === undefined || secretAccessKey === undefined ? null : { accessKeyId, secretAccessKey };
+};
+
+/**
+ * Where the client commands talk to, and with which keys. An endpoint that was named is met with the AWS_ variables
+ * first; one found in the data directory with that directory's keys first, so that keys for AWS itself, set in the
+ * same shell, are not in the way.
+ */
+export const clientSettings = (
+  options: { readonly endpoint?: string; readonly dataDir?: string },
+  env: Environment,
+): ClientSettings => {
+  const dataDir = dataDirectory(options.dataDir, env);
+  const named = options.endpoint ?? env["HEARTH_ENDPOINT"];
+  const file = dataFiles(dataDir).endpoint;
+  const endpoint = named ?? (existsSync(file) ? readFileSync(file, "utf8").trim() : `http://${LISTEN_DEFAULT}`);
+  if (!/^https?:\/\/[^\s/]+/.test(endpoint)) {
+    throw usageError(`"${endpoint}" is no endpoint.`, `Write a URL, such as http://${LISTEN_DEFAULT}.`);
+  }
+  const accessKeyId = env["AWS_ACCESS_KEY_ID"];
+  const secretAccessKey = env["AWS_SECRET_ACCESS_KEY"];
+  const fromVariables =
+    accessKeyId === undefined || secretAccessKey === undefined ? null : { accessKeyId, secretAccessKey };
+  const fromFile = readCredentials(dataDir);
+  const credentials = (named === undefined ? (fromFile ?? fromVariables) : (fromVariables ?? fromFile)) ?? {
+    // A Hearth started with `--auth none` takes any; every other one says what is missing.
+    accessKeyId: "none",
+    secretAccessKey: "none",
+  };
+  const region = env["AWS_REGION"] ?? env["AWS_DEFAULT_REGION"] ?? REGION_DEFAULT;
+  return { endpoint, dataDir, region, credentials };
+};

@@ -1,0 +1,8 @@
+export { FunctionLogs, LineSplitter, LogTail, logFilesOf, parseStoredRecord } from "./function-log.ts";
+export type { FunctionLogsOptions, LogRecord, LogSink, StoredRecord } from "./function-log.ts";
+export { createLog, LOG_LEVELS, silentLog } from "./log.ts";
+export type { HostLogFormat, Logger, LogLevel, LogOptions } from "./log.ts";
+export { createMetrics } from "./metrics.ts";
+export type { InvokeOutcome, Metrics, MetricsRegistry } from "./metrics.ts";
+export { logStreamName, platformJson, platformLine, platformText, timeoutText } from "./platform-lines.ts";
+export type { LogFormat, PlatformEvent, Status } from "./platform-lines.ts";
