@@ -95,3 +95,33 @@ export const SLOTS_MAX_DEFAULT = 1_000;
 /** Environments a function may gain in one span, refilled continuously ("Lambda function scaling" in AWS's developer guide). */
 export const SCALING_ENVIRONMENTS = 1_000;
 export const SCALING_SPAN_MS = 10_000;
+/** Hearth's own: how often a worker looks for slots to end. */
+export const SLOT_SWEEP_MS = 1_000;
+/** Hearth's own: with less memory available than this a worker ends pool and idle slots. */
+export const WORKER_MEMORY_RESERVE_BYTES: number = 512 * MIB;
+/** Streamed answers: 200 MB ("Response streaming" in AWS's developer guide). */
+export const RESPONSE_STREAM_BYTES_MAX: number = 200 * MIB;
+
+/** Items of one page at most, when the caller names a count. */
+export const LIST_ITEMS_MAX = 10_000;
+export const TAG_KEY_CHARS_MAX = 128;
+export const TAG_VALUE_CHARS_MAX = 256;
+/** Body of every other operation of the control API. */
+export const CONTROL_BODY_BYTES_MAX: number = 6 * MIB;
+
+/** SigV4: how far a client's clock may be off, and how long a presigned request may be valid. */
+export const SIGNATURE_SKEW_MS: number = 5 * 60_000;
+export const PRESIGNED_S_MAX: number = 7 * 24 * 3_600;
+/** How long the download link in GetFunction's answer works. */
+export const CODE_LOCATION_MS: number = 10 * 60_000;
+
+/** Hearth's own: how long an invocation waits for a function that is just being created. */
+export const PENDING_WAIT_MS_MAX = 10_000;
+/** Hearth's own: how long a Frontend may go on using a function's record before it looks again. */
+export const FUNCTION_CACHE_MS = 1_000;
+/** Hearth's own: how long a claimed event stays hidden without being renewed. */
+export const ASYNC_LEASE_MS = 60_000;
+/** Hearth's own: asynchronous invocations that one Frontend runs at once. */
+export const ASYNC_PARALLEL_DEFAULT = 64;
+/** Hearth's own: code nobody uses is kept for this long after it was last uploaded. */
+export const CODE_KEEP_MS: number = 15 * 60_000;

@@ -89,7 +89,11 @@ export const failureTexts = (failure: Failure, requestId: string, timeoutMs: num
       };
     }
     case FailureOutcome.TimedOut:
-      return { ...platformFailure(requestId, "Sandbox.Timedout", timeoutText(timeoutMs)), status: "timeout", fault: null };
+      return {
+        ...platformFailure(requestId, "Sandbox.Timedout", timeoutText(timeoutMs)),
+        status: "timeout",
+        fault: null,
+      };
     case FailureOutcome.OutOfMemory:
       return platformFailure(requestId, "Runtime.OutOfMemory", "Runtime exited with error: signal: killed");
     case FailureOutcome.ResponseTooLarge: {
@@ -102,7 +106,8 @@ export const failureTexts = (failure: Failure, requestId: string, timeoutMs: num
       };
     }
     case FailureOutcome.NotStarted: {
-      const why = failure.errorBody === null ? "the runtime could not be started" : Buffer.from(failure.errorBody).toString();
+      const why =
+        failure.errorBody === null ? "the runtime could not be started" : Buffer.from(failure.errorBody).toString();
       return platformFailure(requestId, "Runtime.InvalidEntrypoint", why);
     }
     case FailureOutcome.Truncated:

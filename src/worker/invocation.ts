@@ -92,7 +92,8 @@ export class InvocationFrames {
       case FromShim.ResponseData:
         this.#expect("answering", frame);
         this.#bytes += frame.payload.length;
-        if (this.#bytes > this.#responseBytesMax) throw new GuestProtocolError("the shim sent more than it was told to");
+        if (this.#bytes > this.#responseBytesMax)
+          throw new GuestProtocolError("the shim sent more than it was told to");
         return this.#sink.data(frame.payload);
       case FromShim.ResponseEnd:
         if (this.#stage !== "waiting") this.#expect("answering", frame);

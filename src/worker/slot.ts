@@ -214,9 +214,10 @@ export class Slot {
       [ConfigureField.CodeDrive, code],
       ...layers.map((device): Field => [ConfigureField.LayerDrive, device]),
       ...runtime.argv.map((argument): Field => [ConfigureField.Argument, argument]),
-      ...functionEnvironment(this.spec, runtime.environment, this.#logStream).map(
-        (variable): Field => [ConfigureField.Environment, variable],
-      ),
+      ...functionEnvironment(this.spec, runtime.environment, this.#logStream).map((variable): Field => [
+        ConfigureField.Environment,
+        variable,
+      ]),
       [ConfigureField.WorkingDirectory, "/var/task"],
       [ConfigureField.MemoryBytesMax, this.spec.memoryMb * BYTES_PER_MIB],
       [ConfigureField.TmpBytesMax, this.spec.ephemeralMb * BYTES_PER_MIB],
@@ -266,7 +267,13 @@ export class Slot {
     } else {
       this.#log.flush();
       const texts = failureTexts(failure, this.id, INIT_TIMEOUT_MS);
-      this.#log.platform({ type: "initReport", durationMs, phase: "init", status: texts.status, errorType: texts.error.errorType });
+      this.#log.platform({
+        type: "initReport",
+        durationMs,
+        phase: "init",
+        status: texts.status,
+        errorType: texts.error.errorType,
+      });
     }
     this.#ready.resolve();
   }
@@ -307,7 +314,13 @@ export class Slot {
     this.#log.platform({ type: "report", requestId, ...report, status, errorType, traceId: null });
     return {
       error: texts?.error ?? null,
-      report: { ...report, logTail: this.#log.closeTail(), executedVersion: spec.version, slotId: this.id, coldStart: cold },
+      report: {
+        ...report,
+        logTail: this.#log.closeTail(),
+        executedVersion: spec.version,
+        slotId: this.id,
+        coldStart: cold,
+      },
     };
   }
 

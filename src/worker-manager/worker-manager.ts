@@ -1,0 +1,237 @@
+import { randomUUID } from "node:crypto";
+import type { Metrics } from "../telemetry/metrics.ts";
+import { serviceFailure, throttled } from "../wire/errors.ts";
+import { functionKey } from "../wire/function.ts";
+import type { FunctionSpec } from "../wire/function.ts";
+import { DEADLINE_GRACE_MS, INIT_TIMEOUT_MS, LEASE_MS } from "../wire/limits.ts";
+import type {
+  PlacementApi,
+  ReleaseOutcome,
+  ReserveRequest,
+  SlotLease,
+  WorkerManagerApi,
+  WorkerSlotApi,
+} from "../wire/roles.ts";
+import type { SlotInfo } from "../wire/slot.ts";
+import { ScalingRate } from "./scaling-rate.ts";
+
+export interface WorkerManagerOptions {
+  readonly placement: PlacementApi;
+  readonly metrics: Pick<Metrics, "reserve" | "placement">;
+  readonly nowMs: () => number;
+  /** Concurrent executions of the whole account. */
+  readonly accountConcurrency: number;
+}
+
+interface KnownSlot {
+  readonly slotId: string;
+  readonly workerId: string;
+  readonly functionKey: string;
+  readonly functionArn: string;
+  readonly revision: string;
+}
+
+interface Lease {
+  readonly slot: KnownSlot;
+  readonly expiresAtMs: number;
+}
+
+/**
+ * Which slot serves which function version: in memory, relearned from the workers after a crash. Warm idle slots are
+ * stacks, the last used on top: the hottest is used again and the coldest grow old enough to be ended.
+ */
+export class WorkerManager implements WorkerManagerApi {
+  readonly #options: WorkerManagerOptions;
+  readonly #workers: Map<string, WorkerSlotApi> = new Map();
+  readonly #slots: Map<string, KnownSlot> = new Map();
+  readonly #idle: Map<string, KnownSlot[]> = new Map();
+  readonly #leases: Map<string, Lease> = new Map();
+  /** By slot, for slots that are leased. */
+  readonly #leaseOf: Map<string, string> = new Map();
+  /** Leased slots of a revision that is gone: they end at their release. */
+  readonly #retired: Set<string> = new Set();
+  readonly #running: Map<string, number> = new Map();
+  readonly #rates: Map<string, ScalingRate> = new Map();
+  /** Functions with reserved concurrency, and how much: it is taken out of what the others share. */
+  readonly #reserved: Map<string, number> = new Map();
+
+  constructor(options: WorkerManagerOptions) {
+    this.#options = options;
+  }
+
+  /** Takes a worker in and learns the slots it holds. */
+  async addWorker(worker: WorkerSlotApi): Promise<void> {
+    this.#workers.set(worker.workerId, worker);
+    worker.onSlot((slot) => this.#onSlot(slot));
+    for (const slot of await worker.listSlots()) {
+      if (this.#slots.has(slot.slotId)) continue;
+      const known = this.#learn(slot);
+      if (slot.state === "Idle") this.#stack(known.functionKey).push(known);
+    }
+  }
+
+  async reserve(request: ReserveRequest): Promise<SlotLease> {
+    const startedMs = performance.now();
+    try {
+      const lease = await this.#reserve(request);
+      this.#options.metrics.reserve(performance.now() - startedMs, lease.cold ? "cold" : "warm");
+      return lease;
+    } catch (error) {
+      const outcome = error instanceof Error && error.name === "TooManyRequestsException" ? "throttled" : "failed";
+      this.#options.metrics.reserve(performance.now() - startedMs, outcome);
+      throw error;
+    }
+  }
+
+  async release(leaseId: string, outcome: ReleaseOutcome): Promise<void> {
+    const lease = this.#leases.get(leaseId);
+    if (lease === undefined) return;
+    this.#endLease(leaseId, lease);
+    const { slot } = lease;
+    // A slot that died meanwhile is forgotten already.
+    if (!this.#slots.has(slot.slotId)) return;
+    if (outcome === "broken") await this.#end(slot, "broken");
+    else if (this.#retired.has(slot.slotId)) await this.#end(slot, "retired");
+    else this.#stack(slot.functionKey).push(slot);
+  }
+
+  async retire(functionArn: string, exceptRevision: string | null): Promise<void> {
+    const outdated = [...this.#slots.values()].filter(
+      (slot) => slot.functionArn === functionArn && slot.revision !== exceptRevision,
+    );
+    const busy = outdated.filter((slot) => this.#leaseOf.has(slot.slotId));
+    for (const slot of busy) this.#retired.add(slot.slotId);
+    const idle = outdated.filter((slot) => !this.#leaseOf.has(slot.slotId));
+    await Promise.all(idle.map((slot) => this.#end(slot, "retired")));
+  }
+
+  concurrency(): Promise<{ readonly account: number; readonly byFunction: Readonly<Record<string, number>> }> {
+    return Promise.resolve({ account: this.#leases.size, byFunction: Object.fromEntries(this.#running) });
+  }
+
+  /** Ends leases whose holder went away without a release. Called now and then by who runs the manager. */
+  async sweep(): Promise<void> {
+    const nowMs = this.#options.nowMs();
+    const expired = [...this.#leases].filter(([, lease]) => lease.expiresAtMs < nowMs);
+    await Promise.all(expired.map(([leaseId]) => this.release(leaseId, "broken")));
+  }
+
+  async #reserve(request: ReserveRequest): Promise<SlotLease> {
+    const { spec } = request;
+    this.#admit(request);
+    const warm = this.#stack(functionKey(spec)).pop();
+    if (warm !== undefined) return this.#lease(warm, spec, false);
+    return this.#grow(spec);
+  }
+
+  /** Throws the 429 that Lambda would: the function's own limit first, then what the account has left. */
+  #admit(request: ReserveRequest): void {
+    const { functionArn } = request.spec;
+    const running = this.#running.get(functionArn) ?? 0;
+    if (request.reservedConcurrency !== null) {
+      this.#reserved.set(functionArn, request.reservedConcurrency);
+      if (running >= request.reservedConcurrency) throw throttled("ReservedFunctionConcurrentInvocationLimitExceeded");
+      return;
+    }
+    this.#reserved.delete(functionArn);
+    let shared = this.#options.accountConcurrency;
+    let used = this.#leases.size;
+    for (const [arn, reserved] of this.#reserved) {
+      shared -= reserved;
+      used -= this.#running.get(arn) ?? 0;
+    }
+    if (used >= shared) throw throttled("ConcurrentInvocationLimitExceeded");
+  }
+
+  async #grow(spec: FunctionSpec): Promise<SlotLease> {
+    const nowMs = this.#options.nowMs();
+    const rate = this.#rates.get(spec.functionArn) ?? new ScalingRate(nowMs);
+    this.#rates.set(spec.functionArn, rate);
+    if (!rate.take(nowMs)) throw throttled("FunctionInvocationRateLimitExceeded");
+    const key = functionKey(spec);
+    const slot: KnownSlot = {
+      slotId: randomUUID().replaceAll("-", ""),
+      workerId: "",
+      functionKey: key,
+      functionArn: spec.functionArn,
+      revision: spec.revision,
+    };
+    // The lease counts from here, before anything is awaited: two reservations never see the same room.
+    const lease = this.#lease(slot, spec, true);
+    try {
+      const startedMs = performance.now();
+      const decision = await this.#options.placement.place({ functionKey: key, memoryMb: spec.memoryMb });
+      this.#options.metrics.placement(performance.now() - startedMs);
+      const worker = this.#workers.get(decision.workerId);
+      if (worker === undefined) throw serviceFailure(`Placement chose worker ${decision.workerId}, which is not known`);
+      const placed = { ...slot, workerId: decision.workerId };
+      this.#slots.set(slot.slotId, placed);
+      this.#leases.set(lease.leaseId, { slot: placed, expiresAtMs: lease.expiresAtMs });
+      await worker.createSlot({ slotId: slot.slotId, spec, placementLeaseId: decision.leaseId });
+      return { ...lease, workerId: decision.workerId };
+    } catch (error) {
+      this.#slots.delete(slot.slotId);
+      this.#endLease(lease.leaseId, { slot, expiresAtMs: lease.expiresAtMs });
+      throw error;
+    }
+  }
+
+  #lease(slot: KnownSlot, spec: FunctionSpec, cold: boolean): SlotLease {
+    const leaseId = randomUUID();
+    const expiresAtMs = this.#options.nowMs() + INIT_TIMEOUT_MS + spec.timeoutMs + DEADLINE_GRACE_MS + LEASE_MS;
+    this.#leases.set(leaseId, { slot, expiresAtMs });
+    this.#leaseOf.set(slot.slotId, leaseId);
+    this.#running.set(slot.functionArn, (this.#running.get(slot.functionArn) ?? 0) + 1);
+    return { leaseId, slotId: slot.slotId, workerId: slot.workerId, expiresAtMs, cold };
+  }
+
+  #endLease(leaseId: string, lease: Lease): void {
+    if (!this.#leases.delete(leaseId)) return;
+    this.#leaseOf.delete(lease.slot.slotId);
+    const running = (this.#running.get(lease.slot.functionArn) ?? 1) - 1;
+    if (running > 0) this.#running.set(lease.slot.functionArn, running);
+    else this.#running.delete(lease.slot.functionArn);
+  }
+
+  /** Workers are the truth about slots: what they say has died is gone, leased or not. */
+  #onSlot(info: SlotInfo): void {
+    if (info.state === "Dead") this.#forget(info.slotId);
+  }
+
+  #forget(slotId: string): void {
+    const slot = this.#slots.get(slotId);
+    if (slot === undefined) return;
+    this.#slots.delete(slotId);
+    this.#retired.delete(slotId);
+    const stack = this.#stack(slot.functionKey);
+    const index = stack.findIndex((idle) => idle.slotId === slotId);
+    if (index !== -1) stack.splice(index, 1);
+    if (stack.length === 0) this.#idle.delete(slot.functionKey);
+  }
+
+  #learn(info: SlotInfo): KnownSlot {
+    const known = {
+      slotId: info.slotId,
+      workerId: info.workerId,
+      functionKey: info.functionKey,
+      functionArn: info.functionArn,
+      revision: info.functionKey.slice(info.functionKey.lastIndexOf("@") + 1),
+    };
+    this.#slots.set(info.slotId, known);
+    return known;
+  }
+
+  async #end(slot: KnownSlot, reason: string): Promise<void> {
+    this.#forget(slot.slotId);
+    await this.#workers.get(slot.workerId)?.endSlot(slot.slotId, reason);
+  }
+
+  #stack(key: string): KnownSlot[] {
+    let stack = this.#idle.get(key);
+    if (stack === undefined) {
+      stack = [];
+      this.#idle.set(key, stack);
+    }
+    return stack;
+  }
+}

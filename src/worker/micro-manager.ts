@@ -1,0 +1,223 @@
+import { randomUUID } from "node:crypto";
+import { availableParallelism, freemem, totalmem } from "node:os";
+import { readFile } from "node:fs/promises";
+import { serviceFailure } from "../wire/errors.ts";
+import type { FunctionSpec } from "../wire/function.ts";
+import type { InvocationRequest, InvocationResult, InvocationStream } from "../wire/invocation.ts";
+import {
+  PAYLOAD_BYTES_MAX,
+  RESPONSE_STREAM_BYTES_MAX,
+  SLOT_AGE_MS_MAX,
+  SLOT_SWEEP_MS,
+  WORKER_MEMORY_RESERVE_BYTES,
+} from "../wire/limits.ts";
+import type { SlotLease, WorkerApi, WorkerReport } from "../wire/roles.ts";
+import type { SlotInfo, SlotState } from "../wire/slot.ts";
+import { bootMicroVm } from "./booted.ts";
+import type { BootedMicroVm, BootOptions } from "./booted.ts";
+import { guestMemoryMib } from "./guest-memory.ts";
+import { BufferedSink, StreamingSink } from "./invocation.ts";
+import { MicroVmPool } from "./pool.ts";
+import { Slot } from "./slot.ts";
+import type { SlotServices } from "./slot.ts";
+
+export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "changed"> {
+  readonly boot: BootOptions;
+  /** Most slots at once. */
+  readonly slotsMax: number;
+  /** How long an idle slot is kept. */
+  readonly slotIdleMs: number;
+  /** Booted microVMs kept ready of each size in demand; 0 for none. */
+  readonly poolFloor: number;
+  /** Function memory sizes, in MB, to have ready from the start. */
+  readonly warmMemoryMb: readonly number[];
+}
+
+/** The part of a worker that owns its slots: makes them, runs invocations in them, ends them. */
+export class MicroManager implements WorkerApi, AsyncDisposable {
+  readonly workerId: string;
+  readonly #options: MicroManagerOptions;
+  readonly #services: SlotServices;
+  readonly #pool: MicroVmPool;
+  readonly #slots: Map<string, Slot> = new Map();
+  readonly #listeners: Set<(slot: SlotInfo) => void> = new Set();
+  readonly #ending: Set<Promise<void>> = new Set();
+  readonly #sweep: NodeJS.Timeout;
+  #draining = false;
+
+  constructor(options: MicroManagerOptions) {
+    this.#options = options;
+    this.workerId = options.workerId;
+    this.#pool = new MicroVmPool({
+      boot: (memoryMib) => this.#boot(memoryMib),
+      floor: options.poolFloor,
+      onError: (error) => options.warn("a microVM for the pool did not boot", error),
+    });
+    this.#services = {
+      ...options,
+      microVm: (memoryMb) => this.#microVm(memoryMb),
+      changed: (slot) => this.#changed(slot),
+    };
+    for (const memoryMb of options.warmMemoryMb) this.#pool.warm(guestMemoryMib(memoryMb));
+    this.#sweep = setInterval(() => void this.#sweepSlots(), SLOT_SWEEP_MS);
+    this.#sweep.unref();
+  }
+
+  createSlot(request: { readonly slotId: string; readonly spec: FunctionSpec }): Promise<SlotInfo> {
+    if (this.#draining) throw serviceFailure(`worker ${this.workerId} is draining and takes no new slots`);
+    this.#makeRoom();
+    const slot = new Slot(request.slotId, request.spec, this.#services);
+    this.#slots.set(slot.id, slot);
+    void slot.start();
+    return Promise.resolve(slot.info);
+  }
+
+  async invoke(lease: SlotLease, request: InvocationRequest): Promise<InvocationResult> {
+    const sink = new BufferedSink();
+    const { error, report } = await this.#leased(lease).invoke(request, sink, PAYLOAD_BYTES_MAX);
+    return { payload: error === null ? sink.payload() : error.body, contentType: sink.contentType, error, report };
+  }
+
+  async invokeStreaming(lease: SlotLease, request: InvocationRequest): Promise<InvocationStream> {
+    const slot = this.#leased(lease);
+    const sink = new StreamingSink(() => slot.resumeReading());
+    const done = slot.invoke(request, sink, RESPONSE_STREAM_BYTES_MAX);
+    done.catch((error: Error) => sink.abort(error));
+    const contentType = await sink.started;
+    return { contentType, body: sink.body, done };
+  }
+
+  async endSlot(slotId: string, reason: string): Promise<void> {
+    await this.#slots.get(slotId)?.end(reason);
+  }
+
+  listSlots(): Promise<readonly SlotInfo[]> {
+    return Promise.resolve([...this.#slots.values()].map((slot) => slot.info));
+  }
+
+  /** Slots with their memory measured now: for `hearth top`. */
+  async measureSlots(): Promise<readonly SlotInfo[]> {
+    await Promise.all([...this.#slots.values()].map((slot) => slot.measure()));
+    return this.listSlots();
+  }
+
+  async report(): Promise<WorkerReport> {
+    const slots = [...this.#slots.values()];
+    return {
+      workerId: this.workerId,
+      atMs: this.#options.nowMs(),
+      cpus: availableParallelism(),
+      memoryBytesTotal: totalmem(),
+      memoryBytesAvailable: await memoryBytesAvailable(),
+      memoryMbCommitted: slots.reduce((sum, slot) => sum + slot.spec.memoryMb, 0),
+      slots: slots.length,
+      slotsMax: this.#options.slotsMax,
+      busy: slots.filter((slot) => slot.info.state === "Busy").length,
+      draining: this.#draining,
+    };
+  }
+
+  onSlot(listener: (slot: SlotInfo) => void): () => void {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  /** Booted microVMs that stand ready. */
+  get poolReady(): number {
+    return this.#pool.ready;
+  }
+
+  /** Ends every slot and the pool. Running invocations fail. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#draining = true;
+    clearInterval(this.#sweep);
+    await Promise.all([...this.#slots.values()].map((slot) => slot.end("drain")));
+    await this.#pool[Symbol.asyncDispose]();
+    await Promise.all(this.#ending);
+  }
+
+  #leased(lease: SlotLease): Slot {
+    const slot = this.#slots.get(lease.slotId);
+    if (slot === undefined) throw serviceFailure(`slot ${lease.slotId} is gone from worker ${this.workerId}`);
+    if (this.#options.nowMs() > lease.expiresAtMs)
+      throw serviceFailure(`the lease on slot ${lease.slotId} has expired`);
+    return slot;
+  }
+
+  async #boot(memoryMib: number): Promise<BootedMicroVm> {
+    const id = `vm-${randomUUID().slice(0, 13)}`;
+    try {
+      const booted = await bootMicroVm(this.#options.boot, id, memoryMib);
+      this.#options.metrics.boot(booted.bootMs, "ready");
+      return booted;
+    } catch (error) {
+      this.#options.metrics.boot(0, "failed");
+      throw error;
+    }
+  }
+
+  async #microVm(memoryMb: number): Promise<BootedMicroVm> {
+    const { booted, hit } = await this.#pool.take(guestMemoryMib(memoryMb));
+    this.#options.metrics.pool(hit ? "hit" : "miss");
+    return booted;
+  }
+
+  #changed(slot: Slot): void {
+    const { info } = slot;
+    if (info.state === "Dead") {
+      this.#slots.delete(slot.id);
+      this.#options.metrics.evicted(reasonLabel(slot.endReason));
+      const ended = slot.end("").finally(() => this.#ending.delete(ended));
+      this.#ending.add(ended);
+    }
+    for (const listener of this.#listeners) listener(info);
+    this.#options.metrics.slots(countStates(this.#slots.values()));
+  }
+
+  /** Room for one more slot: the slot that has been idle longest gives way. A busy one never does. */
+  #makeRoom(): void {
+    if (this.#slots.size < this.#options.slotsMax) return;
+    const oldest = this.#idleSlots()[0];
+    if (oldest === undefined) {
+      throw serviceFailure(`worker ${this.workerId} has all of its ${this.#options.slotsMax} slots busy`);
+    }
+    void oldest.end("pressure");
+  }
+
+  #idleSlots(): Slot[] {
+    return [...this.#slots.values()]
+      .filter((slot) => slot.info.state === "Idle")
+      .sort((a, b) => a.info.since - b.info.since);
+  }
+
+  /** Ends what has been idle or has lived too long, and idle slots while the host is short of memory. */
+  async #sweepSlots(): Promise<void> {
+    const nowMs = this.#options.nowMs();
+    for (const slot of this.#idleSlots()) {
+      if (nowMs - slot.info.since > this.#options.slotIdleMs) void slot.end("idle");
+      else if (nowMs - slot.createdAtMs > SLOT_AGE_MS_MAX) void slot.end("age");
+    }
+    if ((await memoryBytesAvailable()) > WORKER_MEMORY_RESERVE_BYTES) return;
+    this.#pool.shed(Number.MAX_SAFE_INTEGER);
+    const idle = this.#idleSlots();
+    for (const slot of idle.slice(0, Math.ceil(idle.length / 4))) void slot.end("pressure");
+  }
+}
+
+/** Few and fixed words, so that a metric's label stays small; a microVM's own end is told in the log. */
+const END_REASONS: ReadonlySet<string> = new Set(["idle", "age", "retired", "broken", "pressure", "drain", "once"]);
+
+const reasonLabel = (reason: string | null): string => (reason !== null && END_REASONS.has(reason) ? reason : "failed");
+
+const countStates = (slots: Iterable<Slot>): Record<SlotState, number> => {
+  const counts = { Init: 0, Idle: 0, Busy: 0, Dead: 0 };
+  for (const slot of slots) counts[slot.info.state] += 1;
+  return counts;
+};
+
+/** MemAvailable of /proc/meminfo, in bytes: what can be had without swapping (proc(5)). */
+const memoryBytesAvailable = async (): Promise<number> => {
+  const text = await readFile("/proc/meminfo", "utf8").catch(() => "");
+  const kib = /^MemAvailable:\s+(\d+) kB/m.exec(text)?.[1];
+  return kib === undefined ? freemem() : Number(kib) * 1024;
+};
