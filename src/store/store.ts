@@ -75,7 +75,10 @@ export interface FunctionStore {
     functionName: string,
     options: { readonly marker: string | null; readonly items: number },
   ): Promise<Page<FunctionRecord>>;
-  /** Replaces $LATEST if its revision is still `expectedRevision`; false when another change was first. */
+  /**
+   * Replaces the record of its version if its revision is still `expectedRevision`; false when another change was first.
+   * For $LATEST; a numbered version changes in its state only.
+   */
   updateFunction(record: FunctionRecord, expectedRevision: string): Promise<boolean>;
   /** Stores a numbered version, giving it the next number (numbers are never used twice). Returns the record as stored. */
   publishVersion(record: FunctionRecord): Promise<FunctionRecord>;
@@ -91,6 +94,17 @@ export interface FunctionStore {
   ): Promise<void>;
   /** Count of functions and bytes of their code (zip), for GetAccountSettings. */
   usage(accountId: string): Promise<{ readonly functions: number; readonly codeBytes: number }>;
+  /** Reserved concurrency of the function; null when it draws from the account's unreserved pool (or does not exist). */
+  getReservedConcurrency(accountId: string, functionName: string): Promise<number | null>;
+  /**
+   * Sets (or with null removes) it, unless the account's total would then exceed `totalMax`. "missing" when there is no such function.
+   */
+  setReservedConcurrency(
+    accountId: string,
+    functionName: string,
+    reserved: number | null,
+    totalMax: number,
+  ): Promise<"set" | "missing" | "exceeded">;
   /** Digests that some function or version still uses. */
   digestsInUse(): Promise<ReadonlySet<Digest>>;
 }
@@ -101,6 +115,8 @@ export interface EventStore {
   enqueue(event: EventRecord): Promise<void>;
   /** Up to `count` events that are due, hidden from other claims for `leaseMs`. */
   claim(count: number, nowMs: number, leaseMs: number): Promise<readonly EventRecord[]>;
+  /** Keeps claimed events hidden until `untilMs`: called while their invocations run on. */
+  renew(eventIds: readonly string[], untilMs: number): Promise<void>;
   /** The event is done with, well or badly. */
   settle(eventId: string): Promise<void>;
   /** Back to the queue, due at `dueAtMs`. */
