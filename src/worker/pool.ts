@@ -32,6 +32,7 @@ export class MicroVmPool implements AsyncDisposable {
   readonly #max: number;
   readonly #nowMs: () => number;
   readonly #shelves: Map<number, Shelf> = new Map();
+  readonly #boots: Set<Promise<void>> = new Set();
   #closed = false;
 
   constructor(options: PoolOptions) {
@@ -80,8 +81,16 @@ export class MicroVmPool implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
+    await Promise.all(this.#boots);
     const all = [...this.#shelves.values()].flatMap((shelf) => shelf.ready.splice(0));
     await Promise.all(all.map((booted) => booted[Symbol.asyncDispose]()));
+  }
+
+  /** Ready or on the way, of all sizes. */
+  get #standing(): number {
+    let count = 0;
+    for (const shelf of this.#shelves.values()) count += shelf.ready.length + shelf.booting;
+    return count;
   }
 
   #shelf(memoryMib: number): Shelf {
@@ -101,9 +110,10 @@ export class MicroVmPool implements AsyncDisposable {
 
   #fill(memoryMib: number, shelf: Shelf): void {
     const target = this.#target(shelf);
-    while (!this.#closed && shelf.ready.length + shelf.booting < target && this.ready < this.#max) {
+    while (!this.#closed && shelf.ready.length + shelf.booting < target && this.#standing < this.#max) {
       shelf.booting += 1;
-      void this.#boot(memoryMib, shelf);
+      const boot = this.#boot(memoryMib, shelf).finally(() => this.#boots.delete(boot));
+      this.#boots.add(boot);
     }
   }
 
