@@ -40,7 +40,7 @@ export interface SlotServices {
   readonly metrics: Metrics;
   /** A booted microVM for so much function memory: from here on the slot's. */
   readonly microVm: (memoryMb: number) => Promise<BootedMicroVm>;
-  readonly runtime: (name: string) => RuntimeImage;
+  readonly runtime: (name: string, region: string) => RuntimeImage;
   /** Host path of a code or layer image. Throws `ServiceError` when it is gone. */
   readonly image: (digest: string) => Promise<string>;
   readonly logSink: (functionName: string, stream: string) => LogSink;
@@ -204,11 +204,11 @@ export class Slot {
   async #drivePaths(): Promise<{ root: readonly string[]; code: string; layers: readonly string[] }> {
     const [code, ...layers] = await Promise.all([this.spec.code, ...this.spec.layers].map(this.#services.image));
     if (code === undefined) throw serviceFailure("a function without code");
-    return { root: this.#services.runtime(this.spec.runtime).drives, code, layers };
+    return { root: this.#services.runtime(this.spec.runtime, this.spec.region).drives, code, layers };
   }
 
   #configuration(root: readonly GuestDevice[], code: GuestDevice, layers: readonly GuestDevice[]): Field[] {
-    const runtime = this.#services.runtime(this.spec.runtime);
+    const runtime = this.#services.runtime(this.spec.runtime, this.spec.region);
     return [
       ...root.map((device): Field => [ConfigureField.RootDrive, device]),
       [ConfigureField.CodeDrive, code],
@@ -279,7 +279,7 @@ export class Slot {
   }
 
   #logInitStart(): void {
-    const { version, versionArn } = this.#services.runtime(this.spec.runtime);
+    const { version, versionArn } = this.#services.runtime(this.spec.runtime, this.spec.region);
     this.#log.platform({
       type: "initStart",
       runtimeVersion: version,
