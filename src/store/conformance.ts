@@ -1,0 +1,269 @@
+import assert from "node:assert/strict";
+import { randomUUID } from "node:crypto";
+import { describe, it } from "node:test";
+import type { EventRecord, FunctionRecord, Store } from "./store.ts";
+
+const ACCOUNT = "123456789012";
+
+export const sampleRecord = (functionName: string, changes: Partial<FunctionRecord> = {}): FunctionRecord => ({
+  accountId: ACCOUNT,
+  region: "us-east-1",
+  functionName,
+  version: "$LATEST",
+  revisionId: randomUUID(),
+  runtime: "nodejs24.x",
+  handler: "index.handler",
+  role: "arn:aws:iam::123456789012:role/lambda",
+  description: "",
+  memoryMb: 128,
+  timeoutS: 3,
+  ephemeralMb: 512,
+  environment: { NAME: "völlig\u0000 egal" },
+  architectures: ["x86_64"],
+  code: { digest: "a".repeat(64), sha256Base64: "qqqq", bytes: 1_000 },
+  layers: [],
+  logging: { format: "Text", group: `/aws/lambda/${functionName}`, applicationLevel: null, systemLevel: null },
+  tracingMode: "PassThrough",
+  state: "Active",
+  stateReason: null,
+  stateReasonCode: null,
+  lastUpdateStatus: "Successful",
+  lastUpdateStatusReason: null,
+  lastUpdateStatusReasonCode: null,
+  lastModifiedMs: 1_700_000_000_000,
+  extra: { VpcConfig: { SubnetIds: ["subnet-1"] } },
+  ...changes,
+});
+
+export const sampleEvent = (changes: Partial<EventRecord> = {}): EventRecord => ({
+  eventId: randomUUID(),
+  accountId: ACCOUNT,
+  functionName: "f",
+  qualifier: "$LATEST",
+  payload: Buffer.from('{"n":1}'),
+  acceptedAtMs: 1_000,
+  attempts: 0,
+  throttles: 0,
+  traceId: null,
+  ...changes,
+});
+
+/** A place a store is kept in: opened again, it holds what was durable before. */
+export interface StorePlace extends AsyncDisposable {
+  open(): Promise<Store>;
+}
+
+const names = (records: readonly FunctionRecord[]): string[] =>
+  records.map((record) => `${record.functionName}:${record.version}`);
+
+const functionSuite = (place: () => Promise<StorePlace>): void => {
+  it("keeps a function as it was given, and refuses a second one of its name", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const record = sampleRecord("f");
+    await store.createFunction(record, { team: "blue" });
+    assert.deepEqual(await store.getFunction(ACCOUNT, "f", "$LATEST"), record);
+    assert.deepEqual(await store.getTags(ACCOUNT, "f"), { team: "blue" });
+    await assert.rejects(store.createFunction(sampleRecord("f"), {}), { name: "ResourceConflictException" });
+    assert.deepEqual(await store.getFunction(ACCOUNT, "f", "$LATEST"), record);
+    assert.equal(await store.getFunction("999999999999", "f", "$LATEST"), null);
+    assert.equal(await store.getFunction(ACCOUNT, "f", "no-version"), null);
+  });
+
+  it("lets one of two concurrent changes win", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const first = sampleRecord("f");
+    await store.createFunction(first, {});
+    const changes = [sampleRecord("f", { memoryMb: 129 }), sampleRecord("f", { memoryMb: 130 })];
+    const won = await Promise.all(changes.map((change) => store.updateFunction(change, first.revisionId)));
+    assert.equal(won.filter(Boolean).length, 1);
+    assert.deepEqual(await store.getFunction(ACCOUNT, "f", "$LATEST"), changes[won.indexOf(true)]);
+    assert.equal(await store.updateFunction(sampleRecord("missing"), first.revisionId), false);
+  });
+
+  it("never gives a version number twice, not even after deletion", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const record = sampleRecord("f");
+    await store.createFunction(record, {});
+    const published = await Promise.all([store.publishVersion(record), store.publishVersion(record)]);
+    assert.deepEqual(
+      published.map((p) => p.version),
+      ["1", "2"],
+    );
+    assert.equal(await store.deleteFunction(ACCOUNT, "f", "2"), true);
+    assert.equal(await store.deleteFunction(ACCOUNT, "f", "2"), false);
+    assert.equal((await store.publishVersion(record)).version, "3");
+    assert.equal(await store.deleteFunction(ACCOUNT, "f", null), true);
+    await assert.rejects(store.publishVersion(record));
+    await store.createFunction(record, {});
+    assert.equal((await store.publishVersion(record)).version, "4");
+    assert.deepEqual(names((await store.listVersions(ACCOUNT, "f", { marker: null, items: 9 })).items), [
+      "f:$LATEST",
+      "f:4",
+    ]);
+  });
+
+  it("deletes a function with its versions, tags and reserved concurrency", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const record = sampleRecord("f");
+    await store.createFunction(record, { team: "blue" });
+    await store.publishVersion(record);
+    await store.setReservedConcurrency(ACCOUNT, "f", 5, 100);
+    assert.equal(await store.deleteFunction(ACCOUNT, "f", "$LATEST"), false);
+    assert.equal(await store.deleteFunction(ACCOUNT, "f", null), true);
+    assert.equal(await store.deleteFunction(ACCOUNT, "f", null), false);
+    assert.equal(await store.getFunction(ACCOUNT, "f", "1"), null);
+    assert.equal(await store.getTags(ACCOUNT, "f"), null);
+    await store.createFunction(record, {});
+    assert.deepEqual(await store.getTags(ACCOUNT, "f"), {});
+    assert.equal(await store.getReservedConcurrency(ACCOUNT, "f"), null);
+  });
+
+  it("pages stay in place while functions come and go", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    for (const name of ["b", "d", "f", "h"]) await store.createFunction(sampleRecord(name), {});
+    const options = { items: 2, allVersions: false };
+    const first = await store.listFunctions(ACCOUNT, { ...options, marker: null });
+    assert.deepEqual(names(first.items), ["b:$LATEST", "d:$LATEST"]);
+    await store.createFunction(sampleRecord("a"), {});
+    await store.createFunction(sampleRecord("e"), {});
+    await store.deleteFunction(ACCOUNT, "d", null);
+    const second = await store.listFunctions(ACCOUNT, { ...options, marker: first.nextMarker });
+    assert.deepEqual(names(second.items), ["e:$LATEST", "f:$LATEST"]);
+    const third = await store.listFunctions(ACCOUNT, { ...options, marker: second.nextMarker });
+    assert.deepEqual(names(third.items), ["h:$LATEST"]);
+    assert.equal(third.nextMarker, null);
+    const wrong = store.listFunctions(ACCOUNT, { ...options, marker: "%%%" });
+    await assert.rejects(wrong, { name: "InvalidParameterValueException" });
+  });
+
+  it("lists versions by number, across pages", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const record = sampleRecord("f");
+    await store.createFunction(record, {});
+    await store.createFunction(sampleRecord("g"), {});
+    for (let n = 0; n < 10; n += 1) await store.publishVersion(record);
+    const seen: string[] = [];
+    let marker: string | null = null;
+    do {
+      const page = await store.listVersions(ACCOUNT, "f", { marker, items: 4 });
+      seen.push(...page.items.map((item) => item.version));
+      marker = page.nextMarker;
+    } while (marker !== null);
+    assert.deepEqual(seen, ["$LATEST", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]);
+    const all = await store.listFunctions(ACCOUNT, { marker: null, items: 99, allVersions: true });
+    assert.equal(all.items.length, 12);
+    assert.equal(names(all.items).at(-1), "g:$LATEST");
+  });
+
+  it("changes tags, counts usage, and knows the code in use", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const layers = [{ arn: "arn:layer", digest: "c".repeat(64), bytes: 5 }];
+    const record = sampleRecord("f", { layers });
+    await store.createFunction(record, { a: "1", b: "2" });
+    await store.publishVersion({ ...record, code: { ...record.code, digest: "b".repeat(64) } });
+    await store.changeTags(ACCOUNT, "f", { b: "3", c: "4" }, ["a", "nothing"]);
+    assert.deepEqual(await store.getTags(ACCOUNT, "f"), { b: "3", c: "4" });
+    assert.deepEqual(await store.usage(ACCOUNT), { functions: 1, codeBytes: 2_000 });
+    assert.deepEqual(await store.usage("999999999999"), { functions: 0, codeBytes: 0 });
+    const expected = ["a", "b", "c"].map((letter) => letter.repeat(64));
+    assert.deepEqual([...(await store.digestsInUse())].sort(), expected);
+  });
+
+  it("never reserves more concurrency than the total", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    await store.createFunction(sampleRecord("f"), {});
+    await store.createFunction(sampleRecord("g"), {});
+    assert.equal(await store.setReservedConcurrency(ACCOUNT, "f", 60, 100), "set");
+    assert.equal(await store.setReservedConcurrency(ACCOUNT, "g", 41, 100), "exceeded");
+    assert.equal(await store.setReservedConcurrency(ACCOUNT, "g", 40, 100), "set");
+    assert.equal(await store.setReservedConcurrency(ACCOUNT, "f", 0, 100), "set");
+    assert.equal(await store.getReservedConcurrency(ACCOUNT, "f"), 0);
+    assert.equal(await store.setReservedConcurrency(ACCOUNT, "f", null, 100), "set");
+    assert.equal(await store.getReservedConcurrency(ACCOUNT, "f"), null);
+    assert.equal(await store.setReservedConcurrency(ACCOUNT, "missing", 1, 100), "missing");
+  });
+};
+
+const eventSuite = (place: () => Promise<StorePlace>): void => {
+  it("gives an event to one claim only, oldest first, and again when its lease has ended", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const events = [1_000, 1_000, 2_000].map((acceptedAtMs) => sampleEvent({ acceptedAtMs, traceId: "Root=1" }));
+    for (const event of events) await store.enqueue(event);
+    assert.equal(await store.nextDueMs(), 1_000);
+    assert.deepEqual(await store.claim(9, 999, 500), []);
+    const [one, two] = await Promise.all([store.claim(1, 1_000, 500), store.claim(9, 1_000, 500)]);
+    assert.deepEqual(
+      [...one, ...two].map((event) => event.eventId),
+      events.slice(0, 2).map((event) => event.eventId),
+    );
+    assert.deepEqual({ ...one[0], payload: null }, { ...events[0], payload: null });
+    assert.deepEqual(Buffer.from(one[0]?.payload ?? []), Buffer.from(events[0]?.payload ?? []));
+    assert.deepEqual(await store.claim(9, 1_499, 500), []);
+    assert.equal((await store.claim(9, 1_500, 500)).length, 2);
+  });
+
+  it("settles, renews and retries", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const [done, long, again] = [sampleEvent(), sampleEvent(), sampleEvent()];
+    for (const event of [done, long, again]) await store.enqueue(event);
+    assert.equal((await store.claim(9, 1_000, 500)).length, 3);
+    await store.settle(done.eventId);
+    await store.renew([long.eventId], 9_000);
+    await store.retry({ ...again, attempts: 1, throttles: 2 }, 5_000);
+    assert.equal(await store.nextDueMs(), 5_000);
+    assert.deepEqual(await store.claim(9, 4_999, 500), []);
+    const [retried, ...others] = await store.claim(9, 5_000, 500);
+    assert.deepEqual(others, []);
+    assert.deepEqual([retried?.eventId, retried?.attempts, retried?.throttles], [again.eventId, 1, 2]);
+    await store.settle(again.eventId);
+    await store.settle(long.eventId);
+    assert.equal(await store.nextDueMs(), null);
+    await store.retry(again, 1);
+    assert.equal(await store.nextDueMs(), null, "a settled event does not come back");
+  });
+
+  it("refuses a second event of the same id and keeps the others of the same moment", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const event = sampleEvent();
+    const outcomes = await Promise.allSettled([event, event, sampleEvent()].map((e) => store.enqueue(e)));
+    assert.deepEqual(
+      outcomes.map((outcome) => outcome.status),
+      ["fulfilled", "rejected", "fulfilled"],
+    );
+    assert.equal((await store.claim(9, 1_000, 500)).length, 2);
+  });
+
+  it("holds everything after it is opened again", async () => {
+    await using at = await place();
+    const record = sampleRecord("f");
+    const event = sampleEvent({ payload: Buffer.alloc(1_000_000, 7) });
+    {
+      await using store = await at.open();
+      await store.createFunction(record, { a: "b" });
+      await store.publishVersion(record);
+      await store.enqueue(event);
+    }
+    await using store = await at.open();
+    assert.deepEqual(await store.getFunction(ACCOUNT, "f", "1"), { ...record, version: "1" });
+    assert.equal((await store.publishVersion(record)).version, "2");
+    const [claimed] = await store.claim(1, 1_000, 500);
+    assert.ok(Buffer.from(event.payload).equals(claimed?.payload ?? new Uint8Array()));
+  });
+};
+
+/** What every Store must do, whatever is underneath. `place` makes a fresh, empty place to keep one in. */
+export const storeConformance = (name: string, place: () => Promise<StorePlace>): void => {
+  describe(`${name}: functions`, () => functionSuite(place));
+  describe(`${name}: events`, () => eventSuite(place));
+};

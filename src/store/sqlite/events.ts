@@ -1,0 +1,77 @@
+import type { DatabaseSync, StatementSync } from "node:sqlite";
+import type { EventRecord, EventStore } from "../store.ts";
+import type { GroupCommit } from "./group-commit.ts";
+import { eventOf } from "./rows.ts";
+
+const STATEMENTS = {
+  insert: `INSERT INTO events (event_id, account_id, function_name, qualifier, payload, accepted_at_ms, attempts,
+    throttles, trace_id, due_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+  claim: `UPDATE events SET due_at_ms = ?1 WHERE sequence IN
+    (SELECT sequence FROM events WHERE due_at_ms <= ?2 ORDER BY due_at_ms, sequence LIMIT ?3) RETURNING *`,
+  renew: "UPDATE events SET due_at_ms = ?2 WHERE event_id = ?1",
+  settle: "DELETE FROM events WHERE event_id = ?",
+  retry: "UPDATE events SET due_at_ms = ?2, attempts = ?3, throttles = ?4 WHERE event_id = ?1",
+  nextDue: "SELECT min(due_at_ms) AS due FROM events",
+} as const;
+
+type Statements = Readonly<Record<keyof typeof STATEMENTS, StatementSync>>;
+
+const prepareAll = (database: DatabaseSync): Statements =>
+  // The keys are those of STATEMENTS, which the type of fromEntries cannot say.
+  Object.fromEntries(Object.entries(STATEMENTS).map(([name, sql]) => [name, database.prepare(sql)])) as Statements;
+
+/** The queue of asynchronous invocations in SQLite. */
+export class SqliteEvents implements EventStore {
+  readonly #sql: Statements;
+  readonly #writes: GroupCommit;
+
+  constructor(database: DatabaseSync, writes: GroupCommit) {
+    this.#sql = prepareAll(database);
+    this.#writes = writes;
+  }
+
+  enqueue(event: EventRecord): Promise<void> {
+    return this.#writes.run(() => {
+      this.#sql.insert.run(
+        event.eventId,
+        event.accountId,
+        event.functionName,
+        event.qualifier,
+        event.payload,
+        event.acceptedAtMs,
+        event.attempts,
+        event.throttles,
+        event.traceId,
+        event.acceptedAtMs,
+      );
+    });
+  }
+
+  async claim(count: number, nowMs: number, leaseMs: number): Promise<readonly EventRecord[]> {
+    const rows = await this.#writes.run(() => this.#sql.claim.all(nowMs + leaseMs, nowMs, count));
+    // RETURNING gives rows in no particular order: oldest first is what a queue means.
+    rows.sort((a, b) => Number(a["sequence"]) - Number(b["sequence"]));
+    return rows.map(eventOf);
+  }
+
+  renew(eventIds: readonly string[], untilMs: number): Promise<void> {
+    return this.#writes.run(() => {
+      for (const eventId of eventIds) this.#sql.renew.run(eventId, untilMs);
+    });
+  }
+
+  settle(eventId: string): Promise<void> {
+    return this.#writes.run(() => void this.#sql.settle.run(eventId));
+  }
+
+  retry(event: EventRecord, dueAtMs: number): Promise<void> {
+    return this.#writes.run(() => {
+      this.#sql.retry.run(event.eventId, dueAtMs, event.attempts, event.throttles);
+    });
+  }
+
+  async nextDueMs(): Promise<number | null> {
+    const due = this.#sql.nextDue.get()?.["due"];
+    return due === null || due === undefined ? null : Number(due);
+  }
+}

@@ -1,0 +1,68 @@
+import type { DatabaseSync } from "node:sqlite";
+
+interface Write {
+  run(): void;
+  committed(): void;
+  failed(error: unknown): void;
+}
+
+/**
+ * Runs the writes of one turn of the event loop in one transaction, so that many of them share one wait for the disk.
+ * A write that throws is undone alone. Nothing resolves before its transaction is durable.
+ */
+export class GroupCommit {
+  readonly #database: DatabaseSync;
+  #waiting: Write[] = [];
+
+  constructor(database: DatabaseSync) {
+    this.#database = database;
+  }
+
+  /** Resolves with what `write` returned once that is on the disk; rejects with what it threw. */
+  run<T>(write: () => T): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const results: T[] = [];
+      this.#waiting.push({
+        run: () => void results.push(write()),
+        committed: () => {
+          for (const result of results) resolve(result);
+        },
+        failed: reject,
+      });
+      if (this.#waiting.length === 1) setImmediate(() => this.flush());
+    });
+  }
+
+  /** Commits what waits, now. */
+  flush(): void {
+    const writes = this.#waiting;
+    if (writes.length === 0) return;
+    this.#waiting = [];
+    const done: Write[] = [];
+    try {
+      this.#database.exec("BEGIN IMMEDIATE");
+      for (const write of writes) {
+        if (this.#runOne(write)) done.push(write);
+      }
+      this.#database.exec("COMMIT");
+    } catch (error) {
+      if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
+      for (const write of writes) write.failed(error);
+      return;
+    }
+    for (const write of done) write.committed();
+  }
+
+  #runOne(write: Write): boolean {
+    this.#database.exec("SAVEPOINT one");
+    try {
+      write.run();
+      this.#database.exec("RELEASE one");
+      return true;
+    } catch (error) {
+      this.#database.exec("ROLLBACK TO one; RELEASE one");
+      write.failed(error);
+      return false;
+    }
+  }
+}
