@@ -1,0 +1,197 @@
+import { LambdaClient } from "@aws-sdk/client-lambda";
+import { spawn } from "node:child_process";
+import type { ChildProcess } from "node:child_process";
+import { once } from "node:events";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { createInterface } from "node:readline";
+import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
+import { getSlots } from "../../src/cli/control.ts";
+import { logFilesOf, parseStoredRecord } from "../../src/telemetry/index.ts";
+import type { SlotInfo } from "../../src/wire/slot.ts";
+import { descendants, gone } from "./processes.ts";
+
+/** The command, to be run with this process's Node. */
+export const MAIN: string = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
+
+const START_MS_MAX = 60_000;
+const STOP_MS_MAX = 30_000;
+
+/** What `hearth up --json` says when it serves. */
+interface Announcement {
+  readonly endpoint: string;
+  readonly accessKeyId: string;
+  readonly secretAccessKey: string;
+  readonly region: string;
+}
+
+/** A real Hearth in a process of its own, with a data directory that goes away with it. */
+export class TestHearth implements AsyncDisposable {
+  readonly dataDir: string;
+  readonly #options: readonly string[];
+  readonly #clients: LambdaClient[] = [];
+  #process: ChildProcess | null = null;
+  #announcement: Announcement | null = null;
+  /** stderr of all its processes: Hearth's own log. */
+  log = "";
+
+  constructor(dataDir: string, options: readonly string[]) {
+    this.dataDir = dataDir;
+    this.#options = options;
+  }
+
+  get about(): Announcement {
+    if (this.#announcement === null) throw new Error("Hearth does not run");
+    return this.#announcement;
+  }
+
+  get pid(): number {
+    const pid = this.#process?.pid;
+    if (pid === undefined) throw new Error("Hearth does not run");
+    return pid;
+  }
+
+  /** Starts it (again), on a free port. */
+  async start(): Promise<void> {
+    const started = spawn(
+      process.execPath,
+      [
+        MAIN,
+        "up",
+        "--json",
+        "--listen",
+        "127.0.0.1:0",
+        "--data-dir",
+        this.dataDir,
+        "--log-level",
+        "debug",
+        ...this.#options,
+      ],
+      { stdio: ["ignore", "pipe", "pipe"] },
+    );
+    this.#process = started;
+    started.stderr.setEncoding("utf8").on("data", (text: string) => (this.log += text));
+    const ended = once(started, "exit").then(() => {
+      throw new Error(`hearth up ended before it served:\n${this.log}`);
+    });
+    const first = once(createInterface({ input: started.stdout }), "line", {
+      signal: AbortSignal.timeout(START_MS_MAX),
+    });
+    const [line] = (await Promise.race([first, ended])) as [string];
+    this.#announcement = JSON.parse(line) as Announcement;
+  }
+
+  /** A client with nothing but endpoint, region and keys. */
+  client(): LambdaClient {
+    const { endpoint, region, accessKeyId, secretAccessKey } = this.about;
+    const client = new LambdaClient({
+      endpoint,
+      region,
+      credentials: { accessKeyId, secretAccessKey },
+      maxAttempts: 1,
+    });
+    this.#clients.push(client);
+    return client;
+  }
+
+  /** Variables that make the AWS CLI, an SDK or `hearth` itself talk to this one. */
+  get environment(): Record<string, string> {
+    const { endpoint, region, accessKeyId, secretAccessKey } = this.about;
+    return {
+      AWS_ACCESS_KEY_ID: accessKeyId,
+      AWS_SECRET_ACCESS_KEY: secretAccessKey,
+      AWS_REGION: region,
+      AWS_DEFAULT_REGION: region,
+      HEARTH_ENDPOINT: endpoint,
+      HEARTH_DATA_DIR: this.dataDir,
+      PATH: process.env["PATH"] ?? "/usr/bin:/bin",
+      HOME: this.dataDir,
+    };
+  }
+
+  slots(): Promise<readonly SlotInfo[]> {
+    return getSlots(this.dataDir);
+  }
+
+  /** Lines of a function's log. */
+  async logOf(functionName: string): Promise<string[]> {
+    const files = await logFilesOf(join(this.dataDir, "logs"), functionName);
+    const texts = await Promise.all(files.map((file) => readFile(file, "utf8")));
+    return texts.flatMap((text) => text.split("\n")).flatMap((line) => parseStoredRecord(line)?.text ?? []);
+  }
+
+  /** Ends it with a signal. Resolves to its exit code once none of its processes is left; throws when some stay. */
+  async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<number | null> {
+    const running = this.#process;
+    if (running === null) return null;
+    this.#process = null;
+    for (const client of this.#clients.splice(0)) client.destroy();
+    const family = await descendants(running.pid ?? 0);
+    const exited =
+      running.exitCode === null && running.signalCode === null
+        ? once(running, "exit", { signal: AbortSignal.timeout(STOP_MS_MAX) })
+        : Promise.resolve();
+    running.kill(signal);
+    await exited.catch(() => running.kill("SIGKILL"));
+    const left = await gone(family, STOP_MS_MAX);
+    if (left.length > 0) throw new Error(`Hearth left processes behind: ${left.map((each) => each.name).join(", ")}`);
+    return running.exitCode;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    try {
+      await this.stop();
+    } finally {
+      await rm(this.dataDir, { recursive: true, force: true });
+    }
+  }
+}
+
+/** Starts a Hearth with further options of `hearth up`. */
+export const startHearth = async (...options: string[]): Promise<TestHearth> => {
+  const hearth = new TestHearth(await mkdtemp(join(tmpdir(), "hearth-test-")), options);
+  try {
+    await hearth.start();
+    return hearth;
+  } catch (error) {
+    await hearth[Symbol.asyncDispose]();
+    throw error;
+  }
+};
+
+/** Asks again and again until the answer is not null. Throws after `timeoutMs`, saying what was waited for. */
+export const eventually = async <T>(what: string, ask: () => Promise<T | null>, timeoutMs = 30_000): Promise<T> => {
+  const until = Date.now() + timeoutMs;
+  for (;;) {
+    const answer = await ask();
+    if (answer !== null) return answer;
+    if (Date.now() > until) throw new Error(`${what} did not come true within ${timeoutMs} ms`);
+    await sleep(50);
+  }
+};
+
+/** Runs a program to its end. */
+export const run = async (
+  file: string,
+  args: readonly string[],
+  options: { readonly env?: Readonly<Record<string, string>>; readonly input?: string } = {},
+): Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }> => {
+  const child = spawn(file, args, { stdio: "pipe", env: { ...options.env } });
+  let stdout = "";
+  let stderr = "";
+  child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
+  child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
+  child.stdin.end(options.input ?? "");
+  const [code] = (await once(child, "close")) as [number | null];
+  return { code, stdout, stderr };
+};
+
+/** Runs `hearth ARGS…` against a test's Hearth. */
+export const hearthCommand = (
+  hearth: TestHearth,
+  args: readonly string[],
+  input?: string,
+): Promise<{ readonly code: number | null; readonly stdout: string; readonly stderr: string }> =>
+  run(process.execPath, [MAIN, ...args], { env: hearth.environment, ...(input === undefined ? {} : { input }) });
