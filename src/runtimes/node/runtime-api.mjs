@@ -1,0 +1,178 @@
+/**
+ * Client of the Runtime API: HTTP/1.1 over one connection that stays open, one request at a time, with just
+ * the parts of HTTP that this takes.
+ */
+import { PlatformError } from "./errors.mjs";
+
+const API_VERSION = "/2018-06-01";
+const HEADERS_END = Buffer.from("\r\n\r\n");
+const LINE_END = Buffer.from("\r\n");
+const EMPTY = Buffer.alloc(0);
+
+/** Collects one response. `feed` gives it when it is whole. */
+class ResponseReader {
+  #pending = EMPTY;
+  #head;
+  #body;
+  #filled = 0;
+  #chunks;
+
+  feed(chunk) {
+    if (this.#body !== undefined) return this.#fill(chunk);
+    this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
+    if (this.#head === undefined) {
+      const end = this.#pending.indexOf(HEADERS_END);
+      if (end < 0) return undefined;
+      this.#head = parseHead(this.#pending.toString("utf8", 0, end));
+      this.#pending = this.#pending.subarray(end + HEADERS_END.length);
+      if (this.#head.headers["transfer-encoding"]?.toLowerCase() === "chunked") this.#chunks = [];
+      else this.#body = Buffer.allocUnsafe(Number(this.#head.headers["content-length"] ?? 0));
+    }
+    if (this.#chunks !== undefined) return this.#readChunks();
+    const first = this.#pending;
+    this.#pending = EMPTY;
+    return this.#fill(first);
+  }
+
+  #fill(chunk) {
+    // A body that came in one piece needs no copy.
+    if (this.#filled === 0 && chunk.length === this.#body.length) return this.#finish(chunk);
+    chunk.copy(this.#body, this.#filled);
+    this.#filled += chunk.length;
+    return this.#filled >= this.#body.length ? this.#finish(this.#body) : undefined;
+  }
+
+  #readChunks() {
+    for (;;) {
+      const lineEnd = this.#pending.indexOf(LINE_END);
+      if (lineEnd < 0) return undefined;
+      const bytes = Number.parseInt(this.#pending.toString("latin1", 0, lineEnd), 16);
+      const start = lineEnd + LINE_END.length;
+      const end = start + bytes + LINE_END.length;
+      if (this.#pending.length < end) return undefined;
+      if (bytes === 0) return this.#finish(Buffer.concat(this.#chunks));
+      this.#chunks.push(this.#pending.subarray(start, start + bytes));
+      this.#pending = this.#pending.subarray(end);
+    }
+  }
+
+  #finish(body) {
+    const response = { ...this.#head, body };
+    this.#head = undefined;
+    this.#body = undefined;
+    this.#chunks = undefined;
+    this.#filled = 0;
+    this.#pending = EMPTY;
+    return response;
+  }
+}
+
+function parseHead(text) {
+  const lines = text.split("\r\n");
+  const headers = {};
+  for (let index = 1; index < lines.length; index++) {
+    const colon = lines[index].indexOf(":");
+    headers[lines[index].slice(0, colon).toLowerCase()] = lines[index].slice(colon + 1).trim();
+  }
+  return { status: Number(lines[0].slice(9, 12)), headers };
+}
+
+export class RuntimeApi {
+  #host;
+  #port;
+  #authority;
+  #socket;
+  #reader = new ResponseReader();
+  #waiting;
+
+  constructor(authority) {
+    const colon = authority.lastIndexOf(":");
+    this.#host = authority.slice(0, colon);
+    this.#port = Number(authority.slice(colon + 1));
+    this.#authority = authority;
+  }
+
+  /** Waits for the next event. Resolves to its headers (names in lower case) and its body as text. */
+  async next() {
+    const response = await this.#request(`GET ${API_VERSION}/runtime/invocation/next HTTP/1.1\r\n`, {}, undefined);
+    if (response.status !== 200) throw new PlatformError(`Failed to get next invocation: HTTP ${response.status}`);
+    return { headers: response.headers, body: response.body.toString("utf8") };
+  }
+
+  /** Sends JSON text. Resolves when the API has answered, whatever it says: it judges, the runtime goes on. */
+  async post(path, text, headers) {
+    const body = Buffer.from(text);
+    const withLength = { "Content-Type": "application/json", "Content-Length": body.length, ...headers };
+    return await this.#request(`POST ${API_VERSION}${path} HTTP/1.1\r\n`, withLength, body);
+  }
+
+  /** Begins a request whose body is written piece by piece. */
+  openStream(path, headers) {
+    const socket = this.#connect();
+    const response = this.#expect();
+    socket.write(this.#formatHead(`POST ${API_VERSION}${path} HTTP/1.1\r\n`, headers));
+    return { socket, response };
+  }
+
+  /** Gives the connection up: what is sent from now on takes a new one. */
+  abandon() {
+    this.#waiting = undefined;
+    this.#socket?.removeAllListeners("close");
+    this.#socket?.destroy();
+    this.#socket = undefined;
+    this.#reader = new ResponseReader();
+  }
+
+  #request(line, headers, body) {
+    const socket = this.#connect();
+    const response = this.#expect();
+    const head = this.#formatHead(line, headers);
+    if (body === undefined) socket.write(head);
+    else {
+      // Together they leave in one system call.
+      socket.cork();
+      socket.write(head);
+      socket.write(body);
+      socket.uncork();
+    }
+    return response;
+  }
+
+  #formatHead(line, headers) {
+    let head = `${line}Host: ${this.#authority}\r\n`;
+    for (const name in headers) head += `${name}: ${String(headers[name]).replace(/[\r\n]/g, " ")}\r\n`;
+    return `${head}\r\n`;
+  }
+
+  /** The connection keeps the process alive only while an answer is awaited. */
+  #expect() {
+    this.#socket.ref();
+    return new Promise((resolve, reject) => {
+      this.#waiting = { resolve, reject };
+    });
+  }
+
+  #connect() {
+    if (this.#socket !== undefined) return this.#socket;
+    const { connect } = process.getBuiltinModule("node:net");
+    const socket = connect({ host: this.#host, port: this.#port, noDelay: true });
+    const end = (error) => {
+      this.#socket = undefined;
+      const waiting = this.#waiting;
+      this.#waiting = undefined;
+      waiting?.reject(error instanceof Error ? error : new PlatformError("the Runtime API closed the connection"));
+    };
+    socket.on("data", (chunk) => {
+      const response = this.#reader.feed(chunk);
+      if (response === undefined) return;
+      const waiting = this.#waiting;
+      this.#waiting = undefined;
+      socket.unref();
+      waiting?.resolve(response);
+    });
+    socket.on("error", end);
+    socket.on("close", end);
+    this.#socket = socket;
+    return socket;
+  }
+}
