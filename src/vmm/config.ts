@@ -1,0 +1,43 @@
+import { existsSync } from "node:fs";
+import { cpus } from "node:os";
+
+/** Where things are and how far they go. Everything has a default; `vmmOptions` fills in what is not given. */
+export interface VmmOptions {
+  /** The UML kernel. */
+  readonly umlKernel: string;
+  readonly bwrap: string;
+  /**
+   * Directory of what lives as long as a microVM: sockets and links. Best on a tmpfs, and short: sockets are below it
+   * (see `RunDirectory`). Created when absent. Hot-attached drives are hard-linked below it, and copied when it is on
+   * another file system than they.
+   */
+  readonly runDir: string;
+  /** Images below it are visible (read-only) to every microVM without a link or a copy: nothing secret belongs there. */
+  readonly sharedImagesDir: string | null;
+  /** Host CPUs microVMs may live on. */
+  readonly cpus: readonly number[];
+  /** False leaves microVMs without cgroups (no limits on the host, no freezing by cgroup). */
+  readonly cgroups: boolean;
+}
+
+const repository = new URL("../../", import.meta.url).pathname;
+
+const allCpus = (): number[] => cpus().map((_, cpu) => cpu);
+
+/** Default run directory: root's is below /run; a user's below their own runtime directory. */
+const defaultRunDir = (): string => {
+  const uid = process.getuid?.() ?? 0;
+  if (uid === 0) return "/run/hearth/vm";
+  const own = process.env["XDG_RUNTIME_DIR"];
+  return own !== undefined && existsSync(own) ? `${own}/hearth` : `/tmp/hearth-${String(uid)}`;
+};
+
+export const vmmOptions = (given: Partial<VmmOptions> = {}): VmmOptions => ({
+  umlKernel: `${repository}build/kernel/uml`,
+  bwrap: "/usr/bin/bwrap",
+  runDir: defaultRunDir(),
+  sharedImagesDir: null,
+  cpus: allCpus(),
+  cgroups: true,
+  ...given,
+});

@@ -1,0 +1,76 @@
+import { closeSync, openSync } from "node:fs";
+
+import { checked, native, WOULD_BLOCK } from "../../native.ts";
+import { Watch } from "../../poller.ts";
+
+const CHUNK_BYTES = 16 * 1024;
+
+/** The console of a guest: its output as it comes, its input from a stream. Nobody listening means /dev/null. */
+export class ConsolePipe implements Disposable {
+  readonly #onOutput: ((chunk: Uint8Array) => void) | null;
+  readonly #stack = new DisposableStack();
+  /** The child's ends; closed on our side by `started`. */
+  readonly #childEnds = new DisposableStack();
+  readonly #output: number;
+  readonly descriptors: readonly [stdin: number, stdout: number, stderr: number];
+
+  constructor(onOutput: ((chunk: Uint8Array) => void) | null, input: NodeJS.ReadableStream | null) {
+    this.#onOutput = onOutput;
+    const none = openSync("/dev/null", "r+");
+    this.#childEnds.defer(() => closeSync(none));
+    let [stdin, stdout] = [none, none];
+    this.#output = -1;
+    if (onOutput !== null) {
+      const [ours, theirs] = this.#pipe(0);
+      this.#output = ours;
+      stdout = theirs;
+      this.#own(ours);
+      this.#childEnds.defer(() => native().close(theirs));
+      this.#stack.use(new Watch(ours, () => this.#read()));
+    }
+    if (input !== null) {
+      const [theirs, ours] = this.#pipe(1);
+      stdin = theirs;
+      this.#own(ours);
+      this.#childEnds.defer(() => native().close(theirs));
+      const write = (chunk: string | Buffer): void => {
+        // What a guest does not read while its pipe is full is lost, as on a serial line.
+        native().write(ours, typeof chunk === "string" ? Buffer.from(chunk) : chunk);
+      };
+      input.on("data", write);
+      this.#stack.defer(() => input.off("data", write));
+    }
+    // UML's own messages about the host go to stderr, before its console is up.
+    this.descriptors = [stdin, stdout, stdout];
+  }
+
+  /** The child has its ends; ours of them are closed, so that the end of the child is the end of the output. */
+  started(): void {
+    this.#childEnds.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.#childEnds.dispose();
+    if (this.#output >= 0) this.#read();
+    this.#stack.dispose();
+  }
+
+  #own(fd: number): void {
+    this.#stack.defer(() => native().close(fd));
+  }
+
+  #pipe(ours: 0 | 1): [reading: number, writing: number] {
+    const ends = new Int32Array(2);
+    checked("Make a pipe", native().pipe(ends, ours));
+    return [ends[0] ?? -1, ends[1] ?? -1];
+  }
+
+  #read(): void {
+    for (;;) {
+      const chunk = new Uint8Array(CHUNK_BYTES);
+      const count = native().read(this.#output, chunk);
+      if (count === WOULD_BLOCK || count <= 0) return;
+      this.#onOutput?.(chunk.subarray(0, count));
+    }
+  }
+}

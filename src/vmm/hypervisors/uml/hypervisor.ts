@@ -1,0 +1,226 @@
+import { realpathSync } from "node:fs";
+import { relative } from "node:path";
+
+import { vmmOptions, type VmmOptions } from "../../config.ts";
+import { VsockDevice } from "../../devices/vsock.ts";
+import { jailCommand, type JailMount } from "../../jail/bubblewrap.ts";
+import { Cgroup, closeMembership, detectCgroups, type CgroupLayout } from "../../jail/cgroup.ts";
+import { CpuAllocator } from "../../jail/cpu-allocator.ts";
+import { UserAllocator } from "../../jail/user-allocator.ts";
+import {
+  GUEST_MEMORY_MIB_MAX,
+  GUEST_MEMORY_MIB_MIN,
+  JAIL_MEMORY_OVERHEAD_BYTES,
+  JAIL_OPEN_FILES_MAX,
+  JAIL_PIDS_MAX,
+  MICROVM_ID_CHARS_MAX,
+} from "../../limits.ts";
+import type { Drive, Hypervisor, HypervisorProbe, MicroVm, MicroVmConfig } from "../../microvm.ts";
+import { checked, native, ResourceLimit, spawnProcess } from "../../native.ts";
+import { VhostUserBackend } from "../../transports/vhost-user.ts";
+import { umlCommandLine } from "./command-line.ts";
+import { ConsolePipe } from "./console-pipe.ts";
+import { checkReadable, cleanStale, copyKernel, isReachable, RunDirectory } from "./run-directory.ts";
+import { probeUml } from "./probe.ts";
+import { UmlMicroVm } from "./uml-microvm.ts";
+
+const MIB = 1024 * 1024;
+const KERNEL = "/kernel";
+const IMAGES = "/images";
+const DRIVES = "/drives";
+
+interface PlacedDrive {
+  /** As the jail sees it. */
+  readonly path: string;
+  readonly readOnly: boolean;
+  readonly mount: JailMount | null;
+}
+
+const checkConfig = (config: MicroVmConfig): void => {
+  if (!/^[A-Za-z0-9-]+$/.test(config.id) || config.id.length > MICROVM_ID_CHARS_MAX)
+    throw new Error(
+      `MicroVM id ${JSON.stringify(config.id)}: letters, digits and dashes, at most ${String(MICROVM_ID_CHARS_MAX)}`,
+    );
+  const { memoryMib } = config;
+  if (!Number.isInteger(memoryMib) || memoryMib < GUEST_MEMORY_MIB_MIN || memoryMib > GUEST_MEMORY_MIB_MAX)
+    throw new Error(
+      `MicroVM ${config.id}: ${String(memoryMib)} MiB of memory; ${String(GUEST_MEMORY_MIB_MIN)} to ${String(GUEST_MEMORY_MIB_MAX)} may be`,
+    );
+};
+
+/** MicroVMs as User-mode Linux processes: no virtualisation hardware needed, each pinned to one CPU and jailed. */
+export class UmlHypervisor implements Hypervisor {
+  readonly name = "uml";
+  readonly #options: VmmOptions;
+  readonly #cpus: CpuAllocator;
+  readonly #users: UserAllocator;
+  /** null: not available, with `#cgroupReason`. */
+  readonly #cgroups: CgroupLayout | null;
+  readonly #cgroupReason: string;
+  readonly #sharedImages: string | null;
+  #kernelPath: string | null = null;
+
+  constructor(options: Partial<VmmOptions> = {}) {
+    this.#options = vmmOptions(options);
+    this.#cpus = new CpuAllocator(this.#options.cpus);
+    this.#users = new UserAllocator(process.getuid?.() === 0);
+    const { sharedImagesDir } = this.#options;
+    const images = sharedImagesDir === null ? null : realpathSync(sharedImagesDir);
+    // What a jail's user cannot reach cannot be shared; its images are linked one by one then.
+    this.#sharedImages = images !== null && isReachable(images) ? images : null;
+    [this.#cgroups, this.#cgroupReason] = this.#detect();
+  }
+
+  #detect(): [CgroupLayout | null, string] {
+    if (!this.#options.cgroups) return [null, "switched off"];
+    try {
+      return [detectCgroups(), ""];
+    } catch (error) {
+      return [null, error instanceof Error ? error.message : String(error)];
+    }
+  }
+
+  probe(): Promise<HypervisorProbe> {
+    const cgroups =
+      this.#cgroups === null ? `no cgroups (${this.#cgroupReason})` : `cgroup v${String(this.#cgroups.version)}`;
+    return probeUml(this.#options, cgroups);
+  }
+
+  /** Removes what crashed monitors left behind; returns the ids of their microVMs. */
+  cleanStale(): string[] {
+    return cleanStale(this.#options.runDir, this.#cgroups);
+  }
+
+  // eslint-disable-next-line require-await -- what fails here rejects, as the interface says
+  async spawn(config: MicroVmConfig): Promise<MicroVm> {
+    checkConfig(config);
+    using setup = new DisposableStack();
+    const user = setup.adopt(this.#users.take(), (taken) => this.#users.release(taken));
+    const cpu = setup.adopt(this.#cpus.take(config.cpu ?? null), (taken) => this.#cpus.release(taken));
+    const directory = setup.use(new RunDirectory(this.#options.runDir, config.id, user));
+
+    // The devices, which the guest's kernel finds at their sockets.
+    let microVm: UmlMicroVm | null = null;
+    const broken = (error: Error): void =>
+      microVm?.end("device", `The guest broke a device's protocol: ${error.message}`);
+    const vsock = new VsockDevice(broken);
+    setup.use(
+      new VhostUserBackend(directory.vsockSocket, vsock, (error) => {
+        if (error === null) microVm?.hangup();
+        else broken(error);
+      }),
+    );
+    setup.use(vsock);
+
+    // The jail: what it sees, and what it may use.
+    const pipe = setup.use(new ConsolePipe(config.onConsole ?? null, config.consoleInput ?? null));
+    const guestDirectory = setup.adopt(
+      checked("Open the guest's directory", native().openPath(directory.guest)),
+      (fd) => {
+        native().close(fd);
+      },
+    );
+    const drives = config.drives.map((drive, i) => this.#placeDrive(drive, i, directory));
+    const mounts: JailMount[] = [
+      { source: this.#kernel(), target: KERNEL, writable: false },
+      { source: directory.drives, target: DRIVES, writable: false },
+      // At the same paths as outside: the kernel answers console commands to the path they came from.
+      { source: directory.host, target: directory.host, writable: false },
+      { source: directory.guest, target: directory.guest, writable: true },
+      ...(this.#sharedImages === null ? [] : [{ source: this.#sharedImages, target: IMAGES, writable: false }]),
+      ...drives.flatMap(({ mount }) => (mount === null ? [] : [mount])),
+    ];
+    const cgroup = this.#makeCgroup(config, setup);
+
+    // The boot.
+    const argv = jailCommand({
+      bwrap: this.#options.bwrap,
+      mounts,
+      command: umlCommandLine({
+        kernel: KERNEL,
+        memoryMib: config.memoryMib,
+        drives,
+        init: config.init,
+        initArguments: config.initArguments ?? [],
+        devices: [{ socket: directory.vsockSocket, type: vsock.type }],
+        umlDir: directory.guest,
+        name: "uml",
+        consoleInput: config.consoleInput !== undefined,
+      }),
+    });
+    const membership = cgroup?.openMembership() ?? [];
+    try {
+      const { pid, pidfd } = spawnProcess({
+        argv,
+        environment: [],
+        descriptors: pipe.descriptors,
+        cgroups: membership,
+        limits: [
+          [ResourceLimit.openFiles, JAIL_OPEN_FILES_MAX],
+          [ResourceLimit.coreBytes, 0],
+        ],
+        cpu,
+        user,
+      });
+      setup.adopt(pidfd, (fd) => {
+        native().close(fd);
+      });
+      pipe.started();
+      microVm = new UmlMicroVm({
+        id: config.id,
+        pid,
+        pidfd,
+        cpu,
+        driveCount: config.drives.length,
+        vsock,
+        cgroup,
+        directory,
+        guestDirectory,
+        sharedPath: (image) => this.#sharedPath(image),
+        resources: setup.move(),
+      });
+      return microVm;
+    } finally {
+      closeMembership(membership);
+    }
+  }
+
+  #makeCgroup(config: MicroVmConfig, setup: DisposableStack): Cgroup | null {
+    if (this.#cgroups === null) return null;
+    const memoryBytes = config.memoryMib * MIB + JAIL_MEMORY_OVERHEAD_BYTES;
+    return setup.adopt(new Cgroup(this.#cgroups, config.id, { memoryBytes, pids: JAIL_PIDS_MAX }), (made) => {
+      made.remove();
+    });
+  }
+
+  /** Where the jail sees a drive: in the shared images, at its own path, or as a link in the drives directory. */
+  #placeDrive(drive: Drive, index: number, directory: RunDirectory): PlacedDrive {
+    const { readOnly } = drive;
+    checkReadable(drive.path);
+    const source = realpathSync(drive.path);
+    const shared = readOnly ? this.#sharedPath(source) : null;
+    if (shared !== null) return { path: shared, readOnly, mount: null };
+    if (!isReachable(source)) {
+      if (!readOnly) throw new Error(`Drive ${drive.path} is in a directory that others may not enter`);
+      return { path: `${DRIVES}/${directory.addDrive(source, index)}`, readOnly, mount: null };
+    }
+    const path = `/drive${String(index)}`;
+    return { path, readOnly, mount: { source, target: path, writable: !readOnly } };
+  }
+
+  /** The kernel at a path every jail's user can reach: where it is, or a copy in the run directory. */
+  #kernel(): string {
+    if (this.#kernelPath === null) {
+      const source = realpathSync(this.#options.umlKernel);
+      this.#kernelPath = isReachable(source) ? source : copyKernel(source, this.#options.runDir);
+    }
+    return this.#kernelPath;
+  }
+
+  /** Where the jail sees an image of the shared directory, else null. */
+  #sharedPath(image: string): string | null {
+    if (this.#sharedImages === null) return null;
+    const inside = relative(this.#sharedImages, realpathSync(image));
+    return inside === "" || inside.startsWith("..") || /[\s,:]/.test(inside) ? null : `${IMAGES}/${inside}`;
+  }
+}

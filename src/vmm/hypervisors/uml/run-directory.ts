@@ -1,0 +1,164 @@
+import {
+  chmodSync,
+  chownSync,
+  copyFileSync,
+  existsSync,
+  renameSync,
+  constants,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, dirname } from "node:path";
+
+import { killCgroup, removeCgroup, type CgroupLayout } from "../../jail/cgroup.ts";
+import { SOCKET_PATH_BYTES_MAX } from "../../limits.ts";
+
+/** Jiffies since boot at which a process began: with its number, what tells it from a later one of the same number. */
+const startTime = (pid: number): string => {
+  try {
+    const stat = readFileSync(`/proc/${String(pid)}/stat`, "utf8");
+    // Fields after the command's name, which is in parentheses and may hold anything: the 20th is starttime.
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "";
+  } catch {
+    return "";
+  }
+};
+
+const owner = `${String(process.pid)} ${startTime(process.pid)}`;
+
+/**
+ * `RUNDIR/ID/`, what one microVM has on disk:
+ *
+ *     owner    process that made it, for `cleanStale`
+ *     host/    ours, the jail may only connect: vsock.sock, console (where the mconsole's answers arrive)
+ *     guest/   the jail's own: uml/mconsole, made by the guest's kernel. Nothing in it is trusted
+ *     drives/  ours, the jail may only read: images attached while it runs
+ */
+export class RunDirectory implements Disposable {
+  readonly path: string;
+  readonly host: string;
+  readonly guest: string;
+  readonly drives: string;
+  readonly vsockSocket: string;
+  readonly consoleSocket: string;
+
+  /** Makes the directories. `user` is the jail's, null when it is ours. Throws when the microVM's id is in use. */
+  constructor(runDir: string, id: string, user: number | null) {
+    this.path = `${runDir}/${id}`;
+    this.host = `${this.path}/host`;
+    this.guest = `${this.path}/guest`;
+    this.drives = `${this.path}/drives`;
+    this.vsockSocket = `${this.host}/vsock.sock`;
+    this.consoleSocket = `${this.host}/console`;
+    // The longest socket path there will be is the kernel's own.
+    const longest = Buffer.byteLength(`${this.guest}/uml/mconsole`);
+    if (longest > SOCKET_PATH_BYTES_MAX)
+      throw new Error(
+        `The run directory ${runDir} is too long by ${String(longest - SOCKET_PATH_BYTES_MAX)} bytes for the sockets of microVM ${id}`,
+      );
+    mkdirSync(runDir, { recursive: true, mode: 0o711 });
+    mkdirSync(this.path, { mode: 0o700 });
+    if (user !== null) {
+      // The jail's user, and no other, may enter; only we may list or change.
+      chownSync(this.path, process.getuid?.() ?? 0, user);
+      chmodSync(this.path, 0o710);
+    }
+    writeFileSync(`${this.path}/owner`, owner);
+    for (const directory of [this.host, this.drives]) {
+      mkdirSync(directory);
+      chmodSync(directory, 0o755);
+    }
+    mkdirSync(this.guest, { mode: 0o700 });
+    if (user !== null) chownSync(this.guest, user, user);
+  }
+
+  /** Makes an image appear in the jail; returns its name there. A link where it can be, a copy where it must. */
+  addDrive(image: string, index: number): string {
+    checkReadable(image);
+    const target = `${this.drives}/${String(index)}`;
+    try {
+      linkSync(image, target);
+    } catch (error) {
+      if ((error as NodeJS.ErrnoException).code !== "EXDEV") throw error;
+      copyFileSync(image, target, constants.COPYFILE_FICLONE);
+    }
+    return basename(target);
+  }
+
+  removeDrive(index: number): void {
+    rmSync(`${this.drives}/${String(index)}`, { force: true });
+  }
+
+  [Symbol.dispose](): void {
+    // Does not follow symbolic links, whatever the guest's process left behind.
+    rmSync(this.path, { recursive: true, force: true });
+  }
+}
+
+/** Whether any user can come to a path: every directory above it may be entered by others. */
+export const isReachable = (path: string): boolean => {
+  for (let at = dirname(path); ; at = dirname(at)) {
+    if ((statSync(at).mode & 0o001) === 0) return process.getuid?.() !== 0;
+    if (at === "/") return true;
+  }
+};
+
+/** A copy of the guest's kernel below the run directory, made once for each version of it. */
+export const copyKernel = (source: string, runDir: string): string => {
+  const { size, mtimeMs } = statSync(source);
+  const target = `${runDir}/.kernel-${String(size)}-${String(Math.floor(mtimeMs))}`;
+  mkdirSync(runDir, { recursive: true, mode: 0o711 });
+  if (!existsSync(target)) {
+    const partial = `${target}.${String(process.pid)}`;
+    copyFileSync(source, partial);
+    chmodSync(partial, 0o755);
+    renameSync(partial, target);
+  }
+  return target;
+};
+
+/** Throws when the jail's user could not read the image: it is nobody's friend, so everyone must be able to. */
+export const checkReadable = (image: string): void => {
+  const status = statSync(image);
+  if (!status.isFile()) throw new Error(`Drive ${image} is not a regular file`);
+  if ((status.mode & 0o004) === 0)
+    throw new Error(`Drive ${image} is not readable by others (mode 0644 or 0444 is needed)`);
+};
+
+/**
+ * Removes what dead monitors left below `runDir`: run directories and cgroups, and processes in these if any survived.
+ * Returns the ids of the microVMs cleaned away.
+ */
+export const cleanStale = (runDir: string, cgroups: CgroupLayout | null): string[] => {
+  const cleaned: string[] = [];
+  let ids: string[];
+  try {
+    ids = readdirSync(runDir);
+  } catch {
+    return cleaned;
+  }
+  for (const id of ids) {
+    const path = `${runDir}/${id}`;
+    let made = "";
+    try {
+      made = readFileSync(`${path}/owner`, "utf8");
+    } catch {
+      // No owner file: its maker died between the first two steps, or is just there. Leave it to the next round.
+      continue;
+    }
+    const [pid = "", began = ""] = made.split(" ");
+    if (began !== "" && startTime(Number(pid)) === began) continue;
+    if (cgroups !== null) {
+      killCgroup(cgroups, id);
+      removeCgroup(cgroups, id);
+    }
+    rmSync(path, { recursive: true, force: true });
+    cleaned.push(id);
+  }
+  return cleaned;
+};

@@ -1,0 +1,187 @@
+import { constants } from "node:os";
+import type { Duplex } from "node:stream";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import type { Cgroup } from "../../jail/cgroup.ts";
+import type { VsockDevice } from "../../devices/vsock.ts";
+import { REAP_TIMEOUT_MS, UBD_DEVICES_MAX } from "../../limits.ts";
+import type { Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats } from "../../microvm.ts";
+import { native } from "../../native.ts";
+import { Watch } from "../../poller.ts";
+import { ubdDevice } from "./command-line.ts";
+import { Mconsole } from "./mconsole.ts";
+import { processTree, proportionalBytes } from "./processes.ts";
+import { checkReadable, type RunDirectory } from "./run-directory.ts";
+
+/** What a spawned microVM consists of; `resources` is everything to be released at its end, in reverse order. */
+export interface UmlParts {
+  readonly id: string;
+  readonly pid: number;
+  readonly pidfd: number;
+  readonly cpu: number;
+  readonly driveCount: number;
+  readonly vsock: VsockDevice;
+  readonly cgroup: Cgroup | null;
+  readonly directory: RunDirectory;
+  /** Descriptor of `directory.guest`. */
+  readonly guestDirectory: number;
+  /** Where the jail sees an image that needs no link; null for any other. */
+  readonly sharedPath: (image: string) => string | null;
+  readonly resources: DisposableStack;
+}
+
+const signalName = (number: number): NodeJS.Signals | null => {
+  for (const [name, value] of Object.entries(constants.signals)) if (value === number) return name as NodeJS.Signals;
+  return null;
+};
+
+/** A running UML guest. Made by `UmlHypervisor.spawn`. */
+export class UmlMicroVm implements MicroVm {
+  readonly id: string;
+  readonly cpu: number;
+  readonly exited: Promise<MicroVmExit>;
+  readonly #parts: UmlParts;
+  readonly #watch: Watch;
+  readonly #settle: (exit: MicroVmExit) => void;
+  #cause: Pick<MicroVmExit, "cause" | "detail"> | null = null;
+  #ended = false;
+  #paused = false;
+  #console: Mconsole | null = null;
+  #nextDrive: number;
+
+  constructor(parts: UmlParts) {
+    this.id = parts.id;
+    this.cpu = parts.cpu;
+    this.#parts = parts;
+    this.#nextDrive = parts.driveCount;
+    const { promise, resolve } = Promise.withResolvers<MicroVmExit>();
+    this.exited = promise;
+    this.#settle = resolve;
+    // A pidfd becomes readable when its process has ended.
+    this.#watch = new Watch(parts.pidfd, () => {
+      void this.#reap();
+    });
+  }
+
+  listen(port: number, accept: (stream: Duplex) => void): void {
+    this.#parts.vsock.listen(port, accept);
+  }
+
+  connect(port: number): Promise<Duplex> {
+    return this.#parts.vsock.connect(port);
+  }
+
+  deviceOf(driveIndex: number): GuestDevice {
+    if (driveIndex < 0 || driveIndex >= this.#parts.driveCount)
+      throw new Error(
+        `MicroVM ${this.id} was configured with ${String(this.#parts.driveCount)} drives, none has index ${String(driveIndex)}`,
+      );
+    return ubdDevice(driveIndex);
+  }
+
+  async attachDrive(drive: Drive): Promise<GuestDevice> {
+    const { directory, sharedPath, guestDirectory, resources } = this.#parts;
+    if (this.#ended) throw new Error(`MicroVM ${this.id} is gone`);
+    if (!drive.readOnly) throw new Error("Only read-only drives can be added to a running UML guest");
+    if (this.#nextDrive >= UBD_DEVICES_MAX)
+      throw new Error(`MicroVM ${this.id} has ${String(UBD_DEVICES_MAX)} drives, which is the limit of UML`);
+    const index = this.#nextDrive++;
+    checkReadable(drive.path);
+    const shared = sharedPath(drive.path);
+    const path = shared ?? `/drives/${directory.addDrive(drive.path, index)}`;
+    this.#console ??= resources.use(new Mconsole(directory.consoleSocket, guestDirectory, "uml/mconsole"));
+    await this.#console.command(`config ubd${String(index)}rd=${path}`);
+    return ubdDevice(index);
+  }
+
+  async pause(): Promise<void> {
+    this.#paused = true;
+    const { cgroup } = this.#parts;
+    if (cgroup?.canFreeze === true) await cgroup.freeze(true);
+    else await this.#signalKernel("SIGSTOP");
+  }
+
+  async resume(): Promise<void> {
+    const { cgroup } = this.#parts;
+    if (cgroup?.canFreeze === true) await cgroup.freeze(false);
+    else await this.#signalKernel("SIGCONT");
+    this.#paused = false;
+  }
+
+  /**
+   * Without a freezer only the guest's kernel process is stopped: a guest process that never enters the kernel runs
+   * until its next timer tick that goes unanswered, which is for ever. So a freezer is worth having.
+   */
+  async #signalKernel(signal: "SIGSTOP" | "SIGCONT"): Promise<void> {
+    const [, , kernel] = await processTree(this.#parts.pid);
+    if (kernel !== undefined) process.kill(kernel, signal);
+  }
+
+  async stats(): Promise<MicroVmStats> {
+    const { pid, cpu, cgroup } = this.#parts;
+    const memory = cgroup?.memoryBytes() ?? null;
+    const cpuTimeUs = cgroup?.cpuTimeUs() ?? 0;
+    return { pid, cpu, cpuTimeUs, memoryBytes: memory ?? (await proportionalBytes(await processTree(pid))) };
+  }
+
+  kill(detail: string): Promise<MicroVmExit> {
+    this.end("killed", detail);
+    return this.exited;
+  }
+
+  /** Ends it; the first cause given is the one that is reported. */
+  end(cause: MicroVmExit["cause"], detail: string): void {
+    if (this.#ended) return;
+    this.#cause ??= { cause, detail };
+    native().sendSignal(this.#parts.pidfd, constants.signals.SIGKILL);
+    // A frozen process does not die before it is thawed.
+    if (this.#paused) void this.resume().catch(() => {});
+  }
+
+  /**
+   * The guest's kernel closed its device: it powers off, or its process died, which shows by itself. At power-off UML
+   * faults while it removes the device, so it is ended here.
+   */
+  hangup(): void {
+    this.end("guest", "The guest powered off");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.kill("disposed");
+  }
+
+  async #reap(): Promise<void> {
+    const result = new Int32Array(2);
+    if (this.#ended || native().reap(this.#parts.pid, result) !== 1) return;
+    this.#ended = true;
+    const [code = -1, signal = 0] = result;
+    // bwrap reports a command killed by a signal as 128 + its number.
+    const killedBy = signal > 0 ? signal : code > 128 ? code - 128 : 0;
+    const cause = this.#cause ?? guessCause(code, killedBy);
+    this.#watch[Symbol.dispose]();
+    await this.#release();
+    this.#settle({ ...cause, exitCode: signal > 0 ? null : code, signal: killedBy > 0 ? signalName(killedBy) : null });
+  }
+
+  /** Gives back all it held. A group whose last processes linger (SIGKILL is on its way to them) is waited for. */
+  async #release(): Promise<void> {
+    const { cgroup, resources } = this.#parts;
+    const deadline = performance.now() + REAP_TIMEOUT_MS;
+    if (cgroup !== null) {
+      for (let wait = 1; !cgroup.remove() && performance.now() < deadline; wait = Math.min(wait * 2, 50))
+        await sleep(wait);
+    }
+    resources.dispose();
+  }
+}
+
+const guessCause = (code: number, signal: number): Pick<MicroVmExit, "cause" | "detail"> =>
+  code === 0
+    ? { cause: "guest", detail: "The guest powered off" }
+    : {
+        cause: "crashed",
+        detail:
+          signal > 0
+            ? `The hypervisor process died of ${signalName(signal) ?? String(signal)}`
+            : `The hypervisor process ended with code ${String(code)}`,
+      };

@@ -1,0 +1,228 @@
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import { setTimeout as sleep } from "node:timers/promises";
+
+import { FREEZE_TIMEOUT_MS } from "../limits.ts";
+
+/*
+ * Control groups, version 1 (a hierarchy for each controller) and 2 (one for all). Which of them holds what is found
+ * out in one place, `detectCgroups`; a host may have both, then version 1 has the controllers.
+ */
+
+const V1_CONTROLLERS = ["memory", "cpu", "cpuacct", "pids", "freezer"] as const;
+const V2_CONTROLLERS = ["memory", "cpu", "pids"] as const;
+const GROUP = "hearth";
+
+export interface CgroupLimits {
+  readonly memoryBytes: number;
+  readonly pids: number;
+}
+
+/** Directories below which a group is made, by what they control. */
+export interface CgroupLayout {
+  readonly version: 1 | 2;
+  readonly parents: ReadonlyMap<string, string>;
+}
+
+interface Mount {
+  readonly point: string;
+  readonly type: string;
+  readonly options: readonly string[];
+}
+
+const mounts = (): Mount[] =>
+  readFileSync("/proc/self/mountinfo", "utf8")
+    .split("\n")
+    .flatMap((line) => {
+      const [before = "", after = ""] = line.split(" - ");
+      const point = before.split(" ")[4];
+      const [type, , options] = after.split(" ");
+      return point === undefined || type === undefined ? [] : [{ point, type, options: options?.split(",") ?? [] }];
+    });
+
+/** Our own group in a hierarchy: groups of microVMs are made below it, within whatever limits were given to us. */
+const ownGroup = (controller: string): string => {
+  for (const line of readFileSync("/proc/self/cgroup", "utf8").split("\n")) {
+    const [, controllers, ...path] = line.split(":");
+    if (controllers?.split(",").includes(controller) === true) return path.join(":").replace(/\/$/, "");
+  }
+  return "";
+};
+
+const detectV1 = (all: readonly Mount[]): CgroupLayout | null => {
+  const parents = new Map<string, string>();
+  for (const controller of V1_CONTROLLERS) {
+    const mount = all.find(({ type, options }) => type === "cgroup" && options.includes(controller));
+    if (mount === undefined) continue;
+    const parent = `${mount.point}${ownGroup(controller)}/${GROUP}`;
+    // Controllers that are mounted together share their groups.
+    if (![...parents.values()].includes(parent)) parents.set(controller, parent);
+    mkdirSync(parent, { recursive: true });
+  }
+  return parents.size === 0 ? null : { version: 1, parents };
+};
+
+/** Version 2 lets a group have either processes or controlled children: if we are in the way we move to a leaf. */
+const enableV2 = (own: string): void => {
+  const wanted = V2_CONTROLLERS.map((controller) => `+${controller}`).join(" ");
+  try {
+    writeFileSync(`${own}/cgroup.subtree_control`, wanted);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EBUSY") throw error;
+    mkdirSync(`${own}/${GROUP}-monitor`, { recursive: true });
+    writeFileSync(`${own}/${GROUP}-monitor/cgroup.procs`, String(process.pid));
+    writeFileSync(`${own}/cgroup.subtree_control`, wanted);
+  }
+};
+
+const detectV2 = (all: readonly Mount[]): CgroupLayout | null => {
+  const mount = all.find(({ type }) => type === "cgroup2");
+  if (mount === undefined) return null;
+  const available = readFileSync(`${mount.point}/cgroup.controllers`, "utf8").trim().split(" ");
+  if (!V2_CONTROLLERS.every((controller) => available.includes(controller))) return null;
+  const own = `${mount.point}${ownGroup("").replace(new RegExp(`/${GROUP}-monitor$`), "")}`;
+  enableV2(own);
+  const parent = `${own}/${GROUP}`;
+  mkdirSync(parent, { recursive: true });
+  writeFileSync(`${parent}/cgroup.subtree_control`, V2_CONTROLLERS.map((controller) => `+${controller}`).join(" "));
+  return { version: 2, parents: new Map([["unified", parent]]) };
+};
+
+/** What this host has and lets us use. Throws with the reason when nothing of it can be used. */
+export const detectCgroups = (): CgroupLayout => {
+  const all = mounts();
+  const layout = detectV2(all) ?? detectV1(all);
+  if (layout === null) throw new Error("no cgroup controllers are mounted");
+  return layout;
+};
+
+const isGone = (error: unknown): boolean => (error as NodeJS.ErrnoException).code === "ENOENT";
+
+/** The group of one microVM. */
+export class Cgroup {
+  readonly #layout: CgroupLayout;
+  readonly #name: string;
+
+  /** Makes the group and sets its limits. */
+  constructor(layout: CgroupLayout, name: string, limits: CgroupLimits) {
+    this.#layout = layout;
+    this.#name = name;
+    for (const parent of layout.parents.values()) mkdirSync(`${parent}/${name}`);
+    const files: readonly (readonly [controller: string, file: string, value: number])[] =
+      layout.version === 1
+        ? [
+            ["memory", "memory.limit_in_bytes", limits.memoryBytes],
+            ["pids", "pids.max", limits.pids],
+          ]
+        : [
+            ["unified", "memory.max", limits.memoryBytes],
+            ["unified", "pids.max", limits.pids],
+          ];
+    for (const [controller, file, value] of files) {
+      const path = this.#path(controller, file);
+      if (path !== null) writeFileSync(path, String(value));
+    }
+  }
+
+  #path(controller: string, file: string): string | null {
+    const parent = this.#layout.parents.get(controller);
+    return parent === undefined ? null : `${parent}/${this.#name}/${file}`;
+  }
+
+  #readNumber(controller: string, file: string, pattern: RegExp): number | null {
+    const path = this.#path(controller, file);
+    if (path === null) return null;
+    const match = pattern.exec(readFileSync(path, "utf8"));
+    return match?.[1] === undefined ? null : Number(match[1]);
+  }
+
+  /** Descriptors of its `cgroup.procs` files, to be closed by the caller. */
+  openMembership(): number[] {
+    return [...this.#layout.parents.values()].map((parent) => openSync(`${parent}/${this.#name}/cgroup.procs`, "w"));
+  }
+
+  /** Bytes charged to it, or null when memory is not controlled here. */
+  memoryBytes(): number | null {
+    return this.#layout.version === 1
+      ? this.#readNumber("memory", "memory.usage_in_bytes", /(\d+)/)
+      : this.#readNumber("unified", "memory.current", /(\d+)/);
+  }
+
+  /** CPU time used in µs, or null when it is not accounted here. */
+  cpuTimeUs(): number | null {
+    if (this.#layout.version === 2) return this.#readNumber("unified", "cpu.stat", /usage_usec (\d+)/);
+    const controller = this.#layout.parents.has("cpuacct") ? "cpuacct" : "cpu";
+    const ns = this.#readNumber(controller, "cpuacct.usage", /(\d+)/);
+    return ns === null ? null : Math.floor(ns / 1000);
+  }
+
+  get canFreeze(): boolean {
+    return this.#layout.version === 2 || this.#layout.parents.has("freezer");
+  }
+
+  /** Stops or continues all its processes; resolves when they are. */
+  async freeze(frozen: boolean): Promise<void> {
+    const v1 = this.#layout.version === 1;
+    const path = v1 ? this.#path("freezer", "freezer.state") : this.#path("unified", "cgroup.freeze");
+    const shows = v1 ? path : this.#path("unified", "cgroup.events");
+    if (path === null || shows === null) throw new Error("Freezing needs the freezer controller");
+    writeFileSync(path, v1 ? (frozen ? "FROZEN" : "THAWED") : frozen ? "1" : "0");
+    if (!frozen) return;
+    const done = v1 ? "FROZEN" : "frozen 1";
+    for (const deadline = performance.now() + FREEZE_TIMEOUT_MS; ; await sleep(1)) {
+      if (readFileSync(shows, "utf8").includes(done)) return;
+      if (performance.now() > deadline) throw new Error(`Not frozen after ${String(FREEZE_TIMEOUT_MS)} ms`);
+    }
+  }
+
+  /** True while it has processes. */
+  populated(): boolean {
+    return [...this.#layout.parents.values()].some((parent) => {
+      try {
+        return readFileSync(`${parent}/${this.#name}/cgroup.procs`, "utf8") !== "";
+      } catch (error) {
+        if (isGone(error)) return false;
+        throw error;
+      }
+    });
+  }
+
+  /** Removes it; false while the last of its processes linger. */
+  remove(): boolean {
+    return removeCgroup(this.#layout, this.#name);
+  }
+}
+
+/** Removes the group of that name from all hierarchies; false when one still has processes. */
+export const removeCgroup = (layout: CgroupLayout, name: string): boolean => {
+  let removed = true;
+  for (const parent of layout.parents.values()) {
+    try {
+      rmdirSync(`${parent}/${name}`);
+    } catch (error) {
+      if (!isGone(error)) removed = false;
+    }
+  }
+  return removed;
+};
+
+/** Kills what is left in the group of a dead owner. */
+export const killCgroup = (layout: CgroupLayout, name: string): void => {
+  for (const parent of layout.parents.values()) {
+    const file = `${parent}/${name}/cgroup.procs`;
+    if (!existsSync(file)) continue;
+    for (const pid of readFileSync(file, "utf8").split("\n")) {
+      if (pid === "") continue;
+      try {
+        process.kill(Number(pid), "SIGKILL");
+      } catch {
+        // It ended by itself meanwhile.
+      }
+    }
+    return;
+  }
+};
+
+/** Closes descriptors of `openMembership`. */
+export const closeMembership = (descriptors: readonly number[]): void => {
+  for (const fd of descriptors) closeSync(fd);
+};

@@ -1,0 +1,56 @@
+/** Limits of the monitor. Those of the service are in src/wire/limits.ts. */
+
+const KIB = 1024;
+
+/** Regions of guest memory a transport may announce (UML: 1; vhost-user's own maximum: 8). */
+export const MEMORY_REGIONS_MAX = 8;
+/** Entries of a split virtqueue (VIRTIO 1.2, 2.7: a power of two, at most 32768; UML: 256). */
+export const QUEUE_ENTRIES_MAX = 1_024;
+/** Longest payload of one vhost-user message: a memory table of 8 regions takes 264 bytes, a configuration 12 + 256. */
+export const VHOST_USER_PAYLOAD_BYTES_MAX = 512;
+
+/** Streams of one guest, both directions together. A further one is refused with RST. */
+export const VSOCK_STREAMS_MAX = 1_024;
+/** Bytes a guest may have in flight to us on one stream (our `buf_alloc`): bounds what a slow reader costs. */
+export const VSOCK_RECEIVE_BYTES_MAX: number = 256 * KIB;
+/** A credit update is sent when this much was consumed since the last one. A later one stalls a fast sender. */
+export const VSOCK_CREDIT_UPDATE_BYTES: number = 64 * KIB;
+/** Longest payload of one packet from a guest (Linux sends 64 KiB at most). */
+export const VSOCK_PACKET_BYTES_MAX: number = 64 * KIB;
+/** RST packets waiting for a receive buffer. When they are as many, the guest's transmit queue waits too. */
+export const VSOCK_RESETS_PENDING_MAX = 256;
+/** Packets of one guest handled in one go, so that others get their turn. */
+export const VSOCK_PACKETS_PER_TURN_MAX = 512;
+/** How long a guest may take to answer a connection request. */
+export const VSOCK_CONNECT_TIMEOUT_MS = 5_000;
+
+/** Letters, digits and dashes; see `MicroVmConfig.id`. */
+export const MICROVM_ID_CHARS_MAX = 64;
+/** Guest memory, in MiB. Below the first the guest's kernel does not start. */
+export const GUEST_MEMORY_MIB_MIN = 32;
+export const GUEST_MEMORY_MIB_MAX: number = 64 * KIB;
+/** Longest command line of a guest's kernel (COMMAND_LINE_SIZE of UML). */
+export const COMMAND_LINE_BYTES_MAX = 4_096;
+/** Disks of a UML guest (MAX_DEV in arch/um/drivers/ubd_kern.c). */
+export const UBD_DEVICES_MAX = 16;
+/** How long a guest's kernel may take to answer its management console. It does so only once it is booted. */
+export const MCONSOLE_TIMEOUT_MS = 10_000;
+/** How often an unanswered console command is tried again while the guest boots. */
+export const MCONSOLE_RETRY_MS = 5;
+/** How long the last of a killed microVM's processes may linger before its cgroup is given up. */
+export const REAP_TIMEOUT_MS = 10_000;
+/** How long freezing may take. */
+export const FREEZE_TIMEOUT_MS = 2_000;
+/** Bytes of a Unix socket's path (sun_path without the final zero). */
+export const SOCKET_PATH_BYTES_MAX = 107;
+
+/** Limits of the hypervisor's process itself. */
+export const JAIL_OPEN_FILES_MAX = 256;
+/** Host memory of a microVM beyond its guest's: page tables, kernel stacks, and the page cache of its drives. */
+export const JAIL_MEMORY_OVERHEAD_BYTES: number = 64 * KIB * KIB;
+/** Tasks of one microVM on the host: every process of the guest is one there. */
+export const JAIL_PIDS_MAX = 4_096;
+/** First host user of the jails; slot n runs as this plus n. Beyond any real user or usual subordinate range. */
+export const JAIL_USER_FIRST = 1_879_048_192;
+/** Jails of this host at once, and so the length of that range. */
+export const JAIL_USERS_MAX = 65_536;

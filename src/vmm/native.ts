@@ -1,0 +1,150 @@
+import { createRequire } from "node:module";
+import { constants } from "node:os";
+import { getSystemErrorName } from "node:util";
+
+/**
+ * The whole boundary to native/binding. Functions take plain numbers, texts and typed arrays, validated on this side,
+ * and answer a negative errno when a system call failed: a failure is data. Never `undefined`.
+ */
+interface Binding {
+  close(fd: number): number;
+  fileType(fd: number): number;
+  signal(fd: number, socket: 0 | 1): number;
+  read(fd: number, bytes: Uint8Array): number;
+  write(fd: number, bytes: Uint8Array): number;
+  openPath(path: string): number;
+  pipe(ends: Int32Array, ours: 0 | 1): number;
+  mapMemory(fd: number, offset: number, bytes: number): ArrayBuffer | number;
+  unmapMemory(memory: ArrayBuffer): number;
+  startPoller(ready: (count: number) => void): ArrayBuffer | number;
+  watch(fd: number, token: number, writable: number): number;
+  unwatch(fd: number): number;
+  spawn(
+    argv: readonly string[],
+    environment: readonly string[],
+    descriptors: Int32Array,
+    cgroups: Int32Array,
+    limits: Float64Array,
+    cpu: number,
+    user: number,
+    result: Int32Array,
+  ): number;
+  reap(pid: number, result: Int32Array): number;
+  sendSignal(pidfd: number, signal: number): number;
+  listen(path: string): number;
+  bindDatagram(path: string): number;
+  accept(fd: number): number;
+  receive(fd: number, bytes: Uint8Array, descriptors: Int32Array): number;
+  sendDatagram(fd: number, directory: number, path: string, bytes: Uint8Array): number;
+}
+
+const { EAGAIN, EMEDIUMTYPE, EPERM, ERANGE } = {
+  EAGAIN: constants.errno.EAGAIN,
+  EMEDIUMTYPE: 124,
+  EPERM: constants.errno.EPERM,
+  ERANGE: constants.errno.ERANGE,
+};
+
+/** What a non-blocking call answers when it would have to wait. */
+export const WOULD_BLOCK: number = -EAGAIN;
+/** S_IFMT values of `fileType` that matter here. */
+export const FILE_TYPE_ANONYMOUS = 0;
+export const FILE_TYPE_FIFO = 0o010000;
+export const FILE_TYPE_SOCKET = 0o140000;
+/** Descriptors that can come with one message, and the room `receive` needs: their count first. */
+export const MESSAGE_DESCRIPTORS_MAX = 8;
+export const RECEIVE_DESCRIPTORS_LENGTH: number = 1 + MESSAGE_DESCRIPTORS_MAX;
+
+/** Setting RLIMIT_*: numbers of Linux on x86-64 and arm64. */
+export const ResourceLimit = { fileBytes: 1, coreBytes: 4, openFiles: 7 } as const;
+
+let loaded: Binding | null = null;
+
+/** The addon, loaded on first use so that what needs no native code (placement, tests of pure code) never asks for it. */
+export const native = (): Binding => {
+  if (loaded === null) {
+    const path = new URL("../../build/native/binding.node", import.meta.url).pathname;
+    try {
+      loaded = createRequire(import.meta.url)(path) as Binding;
+    } catch (cause) {
+      throw new Error(`The native binding could not be loaded; run "npm run build:native" (${path})`, { cause });
+    }
+  }
+  return loaded;
+};
+
+/** A failed system call of the binding, with its name and what it was about. */
+export class NativeError extends Error {
+  override readonly name = "NativeError";
+  readonly code: string;
+
+  constructor(what: string, result: number) {
+    const code = getSystemErrorName(result);
+    super(`${what}: ${code}`);
+    this.code = code;
+  }
+}
+
+/** The result when it is a success, else throws a `NativeError`. */
+export const checked = (what: string, result: number): number => {
+  if (result < 0) throw new NativeError(what, result);
+  return result;
+};
+
+/**
+ * Maps guest memory that came as a descriptor. Throws when it is not a memfd sealed against shrinking or is too short:
+ * an access beyond its end would kill this process.
+ */
+export const mapMemory = (fd: number, offset: number, bytes: number): ArrayBuffer => {
+  const mapped = native().mapMemory(fd, offset, bytes);
+  if (typeof mapped !== "number") return mapped;
+  const reasons: Record<number, string> = {
+    [-EMEDIUMTYPE]: "is not a memfd",
+    [-EPERM]: "is not sealed against shrinking (F_SEAL_SHRINK)",
+    [-ERANGE]: `is shorter than the announced region (${String(offset + bytes)} bytes)`,
+  };
+  throw new Error(`Guest memory refused: the file ${reasons[mapped] ?? `cannot be mapped (${String(mapped)})`}`);
+};
+
+/** What `spawnProcess` starts. */
+export interface ProcessOptions {
+  /** The first is the program's absolute path. */
+  readonly argv: readonly string[];
+  readonly environment: readonly string[];
+  /** The child's descriptors 0, 1, 2, …; it gets no other. */
+  readonly descriptors: readonly number[];
+  /** Descriptors of `cgroup.procs` files: the child enters these cgroups first. */
+  readonly cgroups: readonly number[];
+  readonly limits: readonly (readonly [resource: number, value: number])[];
+  readonly cpu: number | null;
+  /** Host user and group; null keeps ours. */
+  readonly user: number | null;
+}
+
+const STAGES = [
+  "start",
+  "enter its cgroup",
+  "set its CPU",
+  "set a limit",
+  "pass descriptors",
+  "change its user",
+  "run",
+];
+
+/** Starts a process that dies with this one. Throws with the step that failed. The caller owns the pidfd and reaps the pid. */
+export const spawnProcess = (options: ProcessOptions): { readonly pid: number; readonly pidfd: number } => {
+  const result = new Int32Array(2);
+  const error = native().spawn(
+    options.argv,
+    options.environment,
+    Int32Array.from(options.descriptors),
+    Int32Array.from(options.cgroups),
+    Float64Array.from(options.limits.flat()),
+    options.cpu ?? -1,
+    options.user ?? -1,
+    result,
+  );
+  const [pid = -1, pidfd = -1] = result;
+  if (error < 0) throw new NativeError(`${options.argv[0] ?? "process"}: cannot ${STAGES[pid] ?? "start"}`, error);
+  return { pid, pidfd };
+};
