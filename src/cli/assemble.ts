@@ -1,6 +1,148 @@
-import type { AssembleHearth } from "./hearth.ts";
-import { CliError } from "./errors.ts";
+import { mkdir } from "node:fs/promises";
+import { hostname } from "node:os";
+import { join } from "node:path";
+import { setTimeout as wait } from "node:timers/promises";
+import { startFrontend } from "../frontend/frontend.ts";
+import { Placement } from "../placement/placement.ts";
+import { listRuntimes } from "../runtimes/catalog.ts";
+import { openFileCodeStore } from "../store/blobs/file-code-store.ts";
+import { openSqliteStore } from "../store/sqlite/sqlite.ts";
+import { createMetrics, FunctionLogs } from "../telemetry/index.ts";
+import { selectHypervisor } from "../vmm/hypervisors/select.ts";
+import { serviceFailure } from "../wire/errors.ts";
+import {
+  CONCURRENCY_ACCOUNT_DEFAULT,
+  HEARTBEAT_MS,
+  MEMORY_MB_DEFAULT,
+  POOL_FLOOR,
+  SLOT_IDLE_MS_DEFAULT,
+  SLOTS_MAX_DEFAULT,
+} from "../wire/limits.ts";
+import { WorkerManager } from "../worker-manager/worker-manager.ts";
+import { MicroManager } from "../worker/micro-manager.ts";
+import { loadRuntimeImages } from "../worker/runtime-images.ts";
+import type { AssembleHearth, HearthOptions } from "./hearth.ts";
+import { dataFiles } from "./settings.ts";
 
-/** Puts the roles together in one process. */
-export const assembleHearth: AssembleHearth = () =>
-  Promise.reject(new CliError("The roles are not put together yet.", "This checkout has only the command line."));
+/** Where set-up puts the guest's images. */
+const IMAGES_DIRECTORY = new URL("../../build/images", import.meta.url).pathname;
+/** The shim in the base image: PID 1 of every guest. */
+const SHIM_PATH = "/sbin/shim";
+
+/**
+ * Puts the roles together in one process: store, worker, Placement, Worker Manager, Frontend, in this order, each owned
+ * by the stack and ended in the opposite one.
+ */
+export const assembleHearth: AssembleHearth = async (options) => {
+  const { dataDir, log } = options;
+  await using stack = new AsyncDisposableStack();
+  await mkdir(dataDir, { recursive: true, mode: 0o750 });
+  const metrics = createMetrics();
+  const logs = stack.use(
+    new FunctionLogs(dataFiles(dataDir).logs, { onError: (error) => log.error({ err: error }, "function log") }),
+  );
+  const store = stack.use(await openSqliteStore(join(dataDir, "hearth.db")));
+  const code = await openFileCodeStore(join(dataDir, "code"));
+
+  const { worker, hypervisor } = await startWorker(options, { metrics, logs, code });
+  stack.use(worker);
+  const placement = new Placement(Date.now);
+  const manager = new WorkerManager({
+    placement,
+    metrics,
+    nowMs: Date.now,
+    accountConcurrency: CONCURRENCY_ACCOUNT_DEFAULT,
+  });
+  placement.heartbeat(await worker.report());
+  await manager.addWorker(worker);
+  stack.adopt(
+    setInterval(() => void beat(), HEARTBEAT_MS),
+    clearInterval,
+  );
+  const beat = async (): Promise<void> => {
+    try {
+      placement.heartbeat(await worker.report());
+      await manager.sweep();
+    } catch (error) {
+      log.error({ err: error }, "heartbeat");
+    }
+  };
+
+  const frontend = stack.use(
+    await startFrontend({
+      ...options,
+      store,
+      code,
+      logs,
+      metrics,
+      workerManager: manager,
+      workers: (workerId) => {
+        if (workerId === worker.workerId) return worker;
+        throw serviceFailure(`Worker ${workerId} is not known here.`);
+      },
+      runtimes: listRuntimes().map((runtime) => runtime.name),
+    }),
+  );
+  const owned = stack.move();
+  return {
+    address: frontend.address,
+    hypervisor,
+    slots: { listSlots: () => worker.measureSlots(), report: () => worker.report() },
+    metrics,
+    drain: async (timeoutMs) => {
+      await frontend.stopAccepting();
+      const endMs = performance.now() + timeoutMs;
+      while ((await manager.concurrency()).account > 0 && performance.now() < endMs) await wait(DRAIN_POLL_MS);
+    },
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
+};
+
+const DRAIN_POLL_MS = 20;
+
+interface WorkerParts {
+  readonly metrics: ReturnType<typeof createMetrics>;
+  readonly logs: FunctionLogs;
+  readonly code: Awaited<ReturnType<typeof openFileCodeStore>>;
+}
+
+/** The worker of this machine: hypervisor, images, Micro Manager. */
+const startWorker = async (
+  options: HearthOptions,
+  { metrics, logs, code }: WorkerParts,
+): Promise<{ worker: MicroManager; hypervisor: { name: string; reason: string } }> => {
+  const { log } = options;
+  const images = await loadRuntimeImages(IMAGES_DIRECTORY);
+  const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
+    // Beside the code, so that an image is attached by a hard link and its pages are shared.
+    runDir: join(options.dataDir, "vm"),
+    sharedImagesDir: images.directory,
+  });
+  const worker = new MicroManager({
+    workerId: hostname(),
+    nowMs: Date.now,
+    metrics,
+    boot: {
+      hypervisor,
+      root: { path: images.base, readOnly: true },
+      init: SHIM_PATH,
+      onConsole: (id, chunk) => log.debug({ vm: id }, Buffer.from(chunk).toString().trimEnd()),
+    },
+    runtime: (name, region) => images.runtime(name, region),
+    image: async (digest) => {
+      const image = await code.get(digest);
+      if (image === null) throw serviceFailure(`The code ${digest} is gone from this host.`);
+      return image.imagePath;
+    },
+    logSink: (functionName, stream) => logs.stream(functionName, stream),
+    warn: (message, error) => log.warn({ err: error }, message),
+    slotsMax: options.slotsMax ?? SLOTS_MAX_DEFAULT,
+    slotIdleMs: SLOT_IDLE_MS_DEFAULT,
+    poolFloor: options.pool ?? POOL_FLOOR,
+    warmMemoryMb: [MEMORY_MB_DEFAULT],
+  });
+  const reason = candidates
+    .map(({ name, probe }) => `${name}: ${probe.usable ? probe.detail : probe.reason}`)
+    .join("; ");
+  return { worker, hypervisor: { name: hypervisor.name, reason } };
+};

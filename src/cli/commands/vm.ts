@@ -1,3 +1,118 @@
-import type { Command } from "commander";
-import { command } from "../program.ts";
-export const vmCommand = (): Command => command("vm", "…", []);
+import { Command, Option } from "commander";
+import { randomUUID } from "node:crypto";
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
+import type { MicroVm, MicroVmExit } from "../../vmm/microvm.ts";
+import { CliError, EXIT_FAILURE, EXIT_OK, usageError } from "../errors.ts";
+import { HYPERVISORS } from "../hearth.ts";
+import type { HypervisorChoice } from "../hearth.ts";
+import { command, outputOf, wholeNumber } from "../program.ts";
+import type { CommonOptions } from "../program.ts";
+
+interface RunOptions extends CommonOptions {
+  readonly kernel?: string;
+  readonly image: string;
+  readonly memory: number;
+  readonly cpu?: number;
+  readonly init: string;
+  readonly hypervisor: HypervisorChoice;
+}
+
+const IMAGES = fileURLToPath(new URL("../../../build/images/", import.meta.url));
+/** Ctrl-]: ends the microVM, as in telnet; everything else goes to the guest. */
+const ESCAPE = 0x1d;
+const MEMORY_MIB_MAX = 65_536;
+const EXIT_KILLED = 130;
+
+/** `hearth vm`: microVMs without a function around them. */
+export const vmCommand = (): Command => {
+  const run = command("run", "Boot a bare microVM with its console attached", [
+    "hearth vm run                                   # a shell in the base image",
+    "hearth vm run --image nodejs24.x --memory 256",
+    "hearth vm run --init /bin/ls -- -l /etc",
+    "echo 'echo hello from a guest; exit' | hearth vm run",
+    "hearth vm run --kernel ./linux --image ./root.erofs --init /sbin/init",
+  ])
+    .argument("[arguments...]", "for the program given with --init; no spaces in any of them")
+    .option("--kernel <file>", "guest kernel (else the built one)")
+    .option("--image <name|file>", "root file system: an EROFS image, or the name of a built one", "base")
+    .option("--memory <MB>", "memory of the guest", wholeNumber(16, MEMORY_MIB_MAX), 128)
+    .option("--cpu <number>", "host CPU it lives on", wholeNumber(0, 4095))
+    .option("--init <path>", "program that the guest runs as PID 1", "/bin/sh")
+    .addOption(new Option("--hypervisor <name>", "what it runs on").choices(HYPERVISORS).default("auto"))
+    .action(runMicroVm);
+  return new Command("vm")
+    .summary("Run microVMs without functions")
+    .description("Run microVMs without functions.")
+    .addCommand(run);
+};
+
+const runMicroVm = async (args: readonly string[], options: RunOptions): Promise<void> => {
+  const output = outputOf(options);
+  const image = await imagePath(options.image);
+  const { hypervisor } = await selectHypervisor(
+    options.hypervisor,
+    options.kernel === undefined ? {} : { umlKernel: options.kernel },
+  );
+  const startedMs = performance.now();
+  await using vm = await hypervisor.spawn({
+    id: `run-${randomUUID().slice(0, 8)}`,
+    memoryMib: options.memory,
+    drives: [{ path: image, readOnly: true }],
+    init: options.init,
+    initArguments: args,
+    ...(options.cpu === undefined ? {} : { cpu: options.cpu }),
+    // stdout is the answer when machines read it.
+    onConsole: (chunk) => (output.json ? process.stderr : process.stdout).write(chunk),
+    consoleInput: process.stdin,
+  });
+  const exit = await attached(vm);
+  output.data({ ...exit, durationMs: Math.round(performance.now() - startedMs) });
+  if (exit.cause !== "guest") output.note(`hearth: The microVM ended: ${exit.detail}`);
+  process.exitCode = exitCodeOf(exit);
+};
+
+/** The guest's own end is success; being ended by the user is what a shell calls 130; all else is failure. */
+const exitCodeOf = (exit: MicroVmExit): number => {
+  if (exit.cause === "guest") return EXIT_OK;
+  return exit.cause === "killed" ? EXIT_KILLED : EXIT_FAILURE;
+};
+
+/** Waits for the end of the microVM, with the terminal handed over to it: Ctrl-] or a signal ends it. */
+const attached = async (vm: MicroVm): Promise<MicroVmExit> => {
+  const end = (): void => void vm.kill("ended at the console");
+  const onKey = (chunk: Buffer): void => {
+    if (chunk.includes(ESCAPE)) end();
+  };
+  process.on("SIGINT", end);
+  process.on("SIGTERM", end);
+  if (process.stdin.isTTY) {
+    process.stderr.write("(Ctrl-] ends the microVM)\n");
+    process.stdin.setRawMode(true);
+    process.stdin.on("data", onKey);
+  }
+  try {
+    return await vm.exited;
+  } finally {
+    if (process.stdin.isTTY) process.stdin.setRawMode(false);
+    process.stdin.off("data", onKey);
+    process.stdin.destroy();
+    process.off("SIGINT", end);
+    process.off("SIGTERM", end);
+  }
+};
+
+/** A path as it is; a name as the image set-up built for it. */
+const imagePath = async (given: string): Promise<string> => {
+  if (given.includes("/")) return given;
+  const text = await readFile(join(IMAGES, "manifest.json"), "utf8").catch(() => {
+    throw new CliError("No image was built yet.", "Run ./hearth setup, or give the path of an image.");
+  });
+  const manifest = JSON.parse(text) as Record<string, { readonly file?: string }>;
+  const file = manifest[given]?.file;
+  if (file !== undefined) return join(IMAGES, file);
+  const names = Object.entries(manifest).flatMap(([name, entry]) => (entry.file === undefined ? [] : [name]));
+  throw usageError(`There is no image ${given}.`, `There are ${names.join(", ")}; or give a path with a slash in it.`);
+};

@@ -1,0 +1,195 @@
+import { execFile } from "node:child_process";
+import { access, constants, readdir, readFile, statfs } from "node:fs/promises";
+import { availableParallelism, freemem, release, totalmem } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { promisify } from "node:util";
+import { bytes } from "./output.ts";
+
+/** What one look at the machine found. `fix` says what to do when it is not ok. */
+export interface Finding {
+  readonly name: string;
+  readonly level: "ok" | "warn" | "fail";
+  readonly detail: string;
+  readonly fix: string | null;
+}
+
+const ROOT = fileURLToPath(new URL("../..", import.meta.url));
+const GIB = 1024 ** 3;
+const MEMORY_BYTES_WANTED = 1 * GIB;
+const DISK_BYTES_WANTED = 2 * GIB;
+/** A microVM holds about so many descriptors and processes of the host. */
+const FDS_PER_MICROVM = 24;
+const PIDS_PER_MICROVM = 8;
+const MICROVMS_WANTED = 100;
+
+const ok = (name: string, detail: string): Finding => ({ name, level: "ok", detail, fix: null });
+const warn = (name: string, detail: string, fix: string): Finding => ({ name, level: "warn", detail, fix });
+const fail = (name: string, detail: string, fix: string): Finding => ({ name, level: "fail", detail, fix });
+
+const textOf = (path: string): Promise<string | null> => readFile(path, "utf8").catch(() => null);
+
+const canUse = (path: string, mode: number = constants.R_OK): Promise<boolean> =>
+  access(path, mode).then(
+    () => true,
+    () => false,
+  );
+
+const versionOf = async (program: string, ...args: string[]): Promise<string | null> =>
+  promisify(execFile)(program, args, { timeout: 10_000 }).then(
+    ({ stdout, stderr }) => (stdout || stderr).split("\n")[0]?.trim() ?? "",
+    () => null,
+  );
+
+const machine = async (): Promise<Finding> => {
+  const cpu = /^model name\s*:\s*(.*)$/m.exec((await textOf("/proc/cpuinfo")) ?? "")?.[1] ?? "unknown processor";
+  const what = `Linux ${release()} on ${process.arch}, ${availableParallelism()} CPUs (${cpu})`;
+  return process.platform === "linux" && process.arch === "x64"
+    ? ok("machine", what)
+    : fail("machine", what, "Hearth runs on Linux on x86-64.");
+};
+
+const memory = async (): Promise<Finding> => {
+  const info = (await textOf("/proc/meminfo")) ?? "";
+  const available = Number(/^MemAvailable:\s*(\d+) kB/m.exec(info)?.[1] ?? freemem() / 1024) * 1024;
+  const what = `${bytes(available)} available of ${bytes(totalmem())}`;
+  return available >= MEMORY_BYTES_WANTED
+    ? ok("memory", what)
+    : warn("memory", what, "Free some: functions need at least 128 MB each.");
+};
+
+/** Guest memory is a memfd, which counts as shared memory; a tight cgroup or tmpfs limit would show here. */
+const sharedMemory = async (): Promise<Finding> => {
+  const found = await statfs("/dev/shm").catch(() => null);
+  const own = (await textOf("/sys/fs/cgroup/memory.max"))?.trim();
+  const limit = own !== undefined && /^\d+$/.test(own) ? `, this process's cgroup ends at ${bytes(Number(own))}` : "";
+  return found === null
+    ? warn("shared memory", `/dev/shm is not mounted${limit}`, "Mount a tmpfs at /dev/shm.")
+    : ok("shared memory", `/dev/shm has ${bytes(found.bavail * found.bsize)} free${limit}`);
+};
+
+const cgroups = async (): Promise<Finding> => {
+  const v2 = await textOf("/sys/fs/cgroup/cgroup.controllers");
+  const names = await readdir("/sys/fs/cgroup").catch((): string[] => []);
+  const v1 = names.includes("memory") && names.includes("pids");
+  if (v2 !== null) return ok("cgroup", `version 2 (${v2.trim() || "no controllers"})`);
+  if (v1) return ok("cgroup", "version 1 (memory, pids)");
+  return warn(
+    "cgroup",
+    "not mounted",
+    "Mount cgroup2 at /sys/fs/cgroup, else host limits of microVMs are not enforced.",
+  );
+};
+
+const cgroupsWritable = async (): Promise<Finding> => {
+  const v2 = (await textOf("/sys/fs/cgroup/cgroup.controllers")) !== null;
+  const place = v2 ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory";
+  return (await canUse(place, constants.W_OK))
+    ? ok("cgroup access", `${place} may be written`)
+    : warn(
+        "cgroup access",
+        `${place} may not be written by this user`,
+        "Run Hearth as root, or have a cgroup delegated to it.",
+      );
+};
+
+const program = async (name: string, why: string, packageName: string): Promise<Finding> => {
+  const version = await versionOf(name, "--version");
+  return version === null
+    ? fail(name, `is missing: ${why}`, `Run ./hearth setup, or: apt-get install ${packageName}`)
+    : ok(name, version);
+};
+
+/** The jail is all namespaces: whether this user may make them shows only by trying. */
+const namespaces = async (): Promise<Finding> => {
+  const args = ["--unshare-all", "--ro-bind", "/", "/", "true"];
+  const made = await versionOf("bwrap", ...args);
+  return made === null
+    ? fail(
+        "namespaces",
+        "bwrap cannot make them here",
+        "Run as root, or set sysctl kernel.unprivileged_userns_clone=1; a container needs its seccomp profile relaxed.",
+      )
+    : ok("namespaces", "all kinds can be made");
+};
+
+const built = async (): Promise<Finding[]> => {
+  const parts: [string, string, string][] = [
+    ["guest kernel", "build/kernel/uml", "setup"],
+    ["native binding", "build/native/binding.node", "setup"],
+    ["shim", "build/native/shim", "setup"],
+    ["images", "build/images/manifest.json", "setup"],
+  ];
+  const looked = parts.map(async ([name, path, step]) =>
+    (await canUse(join(ROOT, path))) ? ok(name, path) : fail(name, `${path} is missing`, `Run ./hearth ${step}`),
+  );
+  return Promise.all([...looked, imageFiles()]);
+};
+
+const imageFiles = async (): Promise<Finding> => {
+  const manifest = await textOf(join(ROOT, "build/images/manifest.json"));
+  if (manifest === null) return fail("runtimes", "no image was built", "Run ./hearth setup");
+  const entries = Object.entries(JSON.parse(manifest) as Record<string, { file?: string }>);
+  const missing: string[] = [];
+  for (const [name, { file }] of entries) {
+    if (file !== undefined && !(await canUse(join(ROOT, "build/images", file)))) missing.push(name);
+  }
+  const names = entries.map(([name]) => name).filter((name) => name !== "base");
+  return missing.length === 0
+    ? ok("runtimes", names.join(", "))
+    : fail("runtimes", `images missing: ${missing.join(", ")}`, "Run ./hearth setup");
+};
+
+const limits = async (): Promise<Finding[]> => {
+  const text = (await textOf("/proc/self/limits")) ?? "";
+  const hard = (name: string): number => {
+    const value = new RegExp(`^${name}\\s+\\S+\\s+(\\S+)`, "m").exec(text)?.[1];
+    return value === "unlimited" ? Number.POSITIVE_INFINITY : Number(value ?? 0);
+  };
+  const files = hard("Max open files");
+  const processes = hard("Max processes");
+  const pidMax = Number((await textOf("/proc/sys/kernel/pid_max")) ?? 0);
+  const pids = Math.min(processes, pidMax);
+  return [
+    files >= FDS_PER_MICROVM * MICROVMS_WANTED
+      ? ok("open files", `${files}, enough for ${Math.floor(files / FDS_PER_MICROVM)} microVMs`)
+      : warn(
+          "open files",
+          `${files}, enough for ${Math.floor(files / FDS_PER_MICROVM)} microVMs`,
+          "Raise it: ulimit -n 1048576, or LimitNOFILE= of the service.",
+        ),
+    pids >= PIDS_PER_MICROVM * MICROVMS_WANTED
+      ? ok("processes", `${pids} at most`)
+      : warn("processes", `${pids} at most`, "Raise ulimit -u and sysctl kernel.pid_max."),
+  ];
+};
+
+/** Looks for room where data will be: the directory itself, or the nearest one above that exists. */
+const disk = async (dataDir: string): Promise<Finding> => {
+  let place = dataDir;
+  while (!(await canUse(place)) && dirname(place) !== place) place = dirname(place);
+  const found = await statfs(place);
+  const free = found.bavail * found.bsize;
+  const what = `${bytes(free)} free for ${dataDir}`;
+  if (!(await canUse(place, constants.W_OK))) {
+    return fail("data directory", `${place} may not be written by this user`, "Name another one with --data-dir.");
+  }
+  return free >= DISK_BYTES_WANTED
+    ? ok("data directory", what)
+    : warn("data directory", what, "Free some space, or use --data-dir.");
+};
+
+/** Looks at everything Hearth needs of this machine, without changing any of it. */
+export const examine = async (dataDir: string): Promise<Finding[]> => [
+  await machine(),
+  await memory(),
+  await sharedMemory(),
+  ...(await limits()),
+  await disk(dataDir),
+  await cgroups(),
+  await cgroupsWritable(),
+  await program("bwrap", "it is the jail of every microVM", "bubblewrap"),
+  await namespaces(),
+  await program("mkfs.erofs", "it makes images of functions' code", "erofs-utils"),
+  ...(await built()),
+];
