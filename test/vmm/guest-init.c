@@ -19,6 +19,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -148,6 +149,7 @@ int main(int argc, char **argv)
 	unsigned port = argc > 1 ? (unsigned)atoi(argv[1]) : 1024;
 	char command[128];
 
+	setrlimit(RLIMIT_NOFILE, &(struct rlimit){ 4096, 4096 });
 	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	printf("guest up\n");
 	fflush(stdout);

@@ -126,8 +126,9 @@ export class VsockDevice implements VirtioDevice {
   [Symbol.dispose](): void {
     this.#closed = true;
     this.#driver = null;
-    for (const byPort of [...this.#streams.values()])
-      for (const stream of [...byPort.values()]) stream.peerReset("The microVM is gone");
+    // Maps may lose entries while they are walked.
+    for (const byPort of this.#streams.values())
+      for (const stream of byPort.values()) stream.peerReset("The microVM is gone");
     this.#sending = [];
   }
 

@@ -67,11 +67,17 @@ interface Ring {
   enabled: boolean;
 }
 
+/**
+ * How the other end went: an error when it broke the protocol or its device's, `stopped` when the driver let go of
+ * its rings (power-off), `closed` when the connection ended (its process died).
+ */
+export type BackendEnd = DeviceError | "stopped" | "closed";
+
 /** Serves one device on one Unix socket, to the first who connects and to nobody after. */
 export class VhostUserBackend implements Disposable {
   readonly #device: VirtioDevice;
   readonly #path: string;
-  readonly #onEnd: (error: DeviceError | null) => void;
+  readonly #onEnd: (end: BackendEnd) => void;
   readonly #rings: Ring[];
   readonly #headerBytes = new Uint8Array(HEADER_BYTES);
   readonly #payloadBytes = new Uint8Array(VHOST_USER_PAYLOAD_BYTES_MAX);
@@ -89,10 +95,9 @@ export class VhostUserBackend implements Disposable {
   #active = false;
 
   /**
-   * Listens at `path` (at most 107 bytes). `onEnd` is called once: with an error when the other end broke the protocol
-   * or its device's, with null when it closed the connection. The owner disposes the backend then.
+   * Listens at `path` (at most 107 bytes). `onEnd` says how the other end went; the owner disposes the backend then.
    */
-  constructor(path: string, device: VirtioDevice, onEnd: (error: DeviceError | null) => void) {
+  constructor(path: string, device: VirtioDevice, onEnd: (end: BackendEnd) => void) {
     this.#path = path;
     this.#device = device;
     this.#onEnd = onEnd;
@@ -161,7 +166,7 @@ export class VhostUserBackend implements Disposable {
         if (count === WOULD_BLOCK) return;
         if (count <= 0) {
           this.#onEnd(
-            count === 0 ? null : new DeviceError(`vhost-user: receiving failed with errno ${String(-count)}`),
+            count === 0 ? "closed" : new DeviceError(`vhost-user: receiving failed with errno ${String(-count)}`),
           );
           return;
         }
@@ -397,7 +402,7 @@ export class VhostUserBackend implements Disposable {
     ring.enabled = payload.getUint32(4, true) === 1;
     if (!ring.enabled && this.#active) {
       // The guest's driver goes away (power-off): nothing will follow that matters.
-      this.#onEnd(null);
+      this.#onEnd("stopped");
       return;
     }
     if (this.#rings.every(({ enabled }) => enabled)) this.#activate();

@@ -105,9 +105,9 @@ export class UmlHypervisor implements Hypervisor {
       microVm?.end("device", `The guest broke a device's protocol: ${error.message}`);
     const vsock = new VsockDevice(broken);
     setup.use(
-      new VhostUserBackend(directory.vsockSocket, vsock, (error) => {
-        if (error === null) microVm?.hangup();
-        else broken(error);
+      new VhostUserBackend(directory.vsockSocket, vsock, (end) => {
+        if (end === "stopped") microVm?.poweredOff();
+        else if (end !== "closed") broken(end);
       }),
     );
     setup.use(vsock);

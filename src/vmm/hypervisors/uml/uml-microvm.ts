@@ -138,11 +138,8 @@ export class UmlMicroVm implements MicroVm {
     if (this.#paused) void this.resume().catch(() => {});
   }
 
-  /**
-   * The guest's kernel closed its device: it powers off, or its process died, which shows by itself. At power-off UML
-   * faults while it removes the device, so it is ended here.
-   */
-  hangup(): void {
+  /** The guest's kernel let go of its device, which is power-off. UML faults while it goes on, so it is ended here. */
+  poweredOff(): void {
     this.end("guest", "The guest powered off");
   }
 
