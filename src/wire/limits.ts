@@ -125,3 +125,5 @@ export const ASYNC_LEASE_MS = 60_000;
 export const ASYNC_PARALLEL_DEFAULT = 64;
 /** Hearth's own: code nobody uses is kept for this long after it was last uploaded. */
 export const CODE_KEEP_MS: number = 15 * 60_000;
+/** Hearth's own: how often a worker reports to Placement. */
+export const HEARTBEAT_MS = 1_000;

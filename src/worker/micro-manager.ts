@@ -25,6 +25,8 @@ export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "cha
   readonly boot: BootOptions;
   /** Most slots at once. */
   readonly slotsMax: number;
+  /** Nominal memory of all slots together, in MB; null for no limit but the host's own. */
+  readonly memoryMbMax: number | null;
   /** How long an idle slot is kept. */
   readonly slotIdleMs: number;
   /** Booted microVMs kept ready of each size in demand; 0 for none. */
@@ -65,7 +67,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
 
   createSlot(request: { readonly slotId: string; readonly spec: FunctionSpec }): Promise<SlotInfo> {
     if (this.#draining) throw serviceFailure(`worker ${this.workerId} is draining and takes no new slots`);
-    this.#makeRoom();
+    this.#makeRoom(request.spec.memoryMb);
     const slot = new Slot(request.slotId, request.spec, this.#services);
     this.#slots.set(slot.id, slot);
     void slot.start();
@@ -174,14 +176,21 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     this.#options.metrics.slots(countStates(this.#slots.values()));
   }
 
-  /** Room for one more slot: the slot that has been idle longest gives way. A busy one never does. */
-  #makeRoom(): void {
-    if (this.#slots.size < this.#options.slotsMax) return;
-    const oldest = this.#idleSlots()[0];
-    if (oldest === undefined) {
-      throw serviceFailure(`worker ${this.workerId} has all of its ${this.#options.slotsMax} slots busy`);
+  /** Room for one more slot: slots that have been idle longest give way. A busy one never does. */
+  #makeRoom(memoryMb: number): void {
+    const { slotsMax, memoryMbMax } = this.#options;
+    const idle = this.#idleSlots();
+    for (;;) {
+      const committedMb = [...this.#slots.values()].reduce((sum, slot) => sum + slot.spec.memoryMb, 0);
+      const fits = memoryMbMax === null || committedMb + memoryMb <= memoryMbMax;
+      if (this.#slots.size < slotsMax && fits) return;
+      const oldest = idle.shift();
+      if (oldest === undefined) {
+        const limit = fits ? `all of its ${slotsMax} slots` : `${committedMb} of its ${memoryMbMax} MB`;
+        throw serviceFailure(`Worker ${this.workerId} has ${limit} in use and none idle: try again later.`);
+      }
+      void oldest.end("pressure");
     }
-    void oldest.end("pressure");
   }
 
   #idleSlots(): Slot[] {
