@@ -5,7 +5,7 @@ import { setTimeout as wait } from "node:timers/promises";
 import { startFrontend } from "../frontend/frontend.ts";
 import { Placement } from "../placement/placement.ts";
 import { listRuntimes } from "../runtimes/catalog.ts";
-import { openFileCodeStore } from "../store/blobs/file-code-store.ts";
+import { openCodeStore } from "../store/blobs/file-code-store.ts";
 import { openSqliteStore } from "../store/sqlite/sqlite.ts";
 import { createMetrics, FunctionLogs } from "../telemetry/index.ts";
 import { selectHypervisor } from "../vmm/hypervisors/select.ts";
@@ -41,8 +41,8 @@ export const assembleHearth: AssembleHearth = async (options) => {
   const logs = stack.use(
     new FunctionLogs(dataFiles(dataDir).logs, { onError: (error) => log.error({ err: error }, "function log") }),
   );
-  const store = stack.use(await openSqliteStore(join(dataDir, "hearth.db")));
-  const code = await openFileCodeStore(join(dataDir, "code"));
+  const store = stack.use(openSqliteStore(join(dataDir, "hearth.db")));
+  const code = await openCodeStore(dataDir);
 
   const { worker, hypervisor } = await startWorker(options, { metrics, logs, code });
   stack.use(worker);
@@ -103,7 +103,7 @@ const DRAIN_POLL_MS = 20;
 interface WorkerParts {
   readonly metrics: ReturnType<typeof createMetrics>;
   readonly logs: FunctionLogs;
-  readonly code: Awaited<ReturnType<typeof openFileCodeStore>>;
+  readonly code: Awaited<ReturnType<typeof openCodeStore>>;
 }
 
 /** The worker of this machine: hypervisor, images, Micro Manager. */
@@ -137,6 +137,7 @@ const startWorker = async (
     logSink: (functionName, stream) => logs.stream(functionName, stream),
     warn: (message, error) => log.warn({ err: error }, message),
     slotsMax: options.slotsMax ?? SLOTS_MAX_DEFAULT,
+    memoryMbMax: options.memoryMbMax,
     slotIdleMs: SLOT_IDLE_MS_DEFAULT,
     poolFloor: options.pool ?? POOL_FLOOR,
     warmMemoryMb: [MEMORY_MB_DEFAULT],

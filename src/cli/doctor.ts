@@ -93,11 +93,12 @@ const cgroupsWritable = async (): Promise<Finding> => {
       );
 };
 
-const program = async (name: string, why: string, packageName: string): Promise<Finding> => {
-  const version = await versionOf(name, "--version");
+/** `flag` makes it print its version; null for one that has no such flag. */
+const program = async (name: string, flag: string | null, why: string, packageName: string): Promise<Finding> => {
+  const version = await versionOf(name, flag ?? "--help");
   return version === null
     ? fail(name, `is missing: ${why}`, `Run ./hearth setup, or: apt-get install ${packageName}`)
-    : ok(name, version);
+    : ok(name, flag === null ? "found" : version);
 };
 
 /** The jail is all namespaces: whether this user may make them shows only by trying. */
@@ -188,8 +189,8 @@ export const examine = async (dataDir: string): Promise<Finding[]> => [
   await disk(dataDir),
   await cgroups(),
   await cgroupsWritable(),
-  await program("bwrap", "it is the jail of every microVM", "bubblewrap"),
+  await program("bwrap", "--version", "it is the jail of every microVM", "bubblewrap"),
   await namespaces(),
-  await program("mkfs.erofs", "it makes images of functions' code", "erofs-utils"),
+  await program("mkfs.erofs", null, "it makes images of functions' code", "erofs-utils"),
   ...(await built()),
 ];

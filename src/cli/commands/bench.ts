@@ -1,3 +1,53 @@
 import type { Command } from "commander";
-import { command } from "../program.ts";
-export const benchCommand = (): Command => command("bench", "…", []);
+import { BENCHES } from "../../../bench/benches.ts";
+import type { Result } from "../../../bench/benches.ts";
+import { machineFacts } from "../../../bench/machine.ts";
+import { runBenches } from "../../../bench/run.ts";
+import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
+import { EXIT_FAILURE, usageError } from "../errors.ts";
+import { table } from "../output.ts";
+import { command, outputOf } from "../program.ts";
+import type { CommonOptions } from "../program.ts";
+
+/** `hearth bench`: measures, and asserts nothing. One JSON line a result when piped, a table on a terminal. */
+export const benchCommand = (): Command =>
+  command("bench", "Measure this machine: boots, memory, invocations, and peers beside them", [
+    "hearth bench",
+    "hearth bench boot idle-memory",
+    "hearth bench >> figures.jsonl",
+  ])
+    .argument("[name...]", `which of: ${BENCHES.map((bench) => bench.name).join(", ")}`)
+    .action(run);
+
+const run = async (names: readonly string[], options: CommonOptions): Promise<void> => {
+  const unknown = names.filter((name) => BENCHES.every((bench) => bench.name !== name));
+  if (unknown.length > 0) {
+    throw usageError(
+      `There is no bench ${unknown.join(", ")}.`,
+      `There are ${BENCHES.map((bench) => bench.name).join(", ")}.`,
+    );
+  }
+  // Figures that go into a file are for machines.
+  const output = outputOf({ json: options.json === true || !process.stdout.isTTY });
+  const { hypervisor } = await selectHypervisor("auto");
+  const machine = await machineFacts(hypervisor.name);
+  output.line(
+    `${machine.cpu}, ${machine.cpus} CPUs, ${machine.memoryMb} MB, Linux ${machine.kernel}, ${machine.hypervisor}, commit ${machine.commit ?? "none"}, load ${machine.load}\n`,
+  );
+  const wanted = names.length === 0 ? BENCHES : BENCHES.filter((bench) => names.includes(bench.name));
+  const rows: string[][] = [];
+  for await (const { bench, result } of runBenches(wanted)) {
+    const failed = result instanceof Error;
+    if (failed) process.exitCode = EXIT_FAILURE;
+    const told = failed ? { error: result.message } : (result ?? { skipped: "not available on this machine" });
+    output.data({ bench: bench.name, about: bench.about, atMs: Date.now(), ...told, machine });
+    rows.push([bench.name, bench.about, figures(told)]);
+    output.note(`${bench.name} …`);
+  }
+  output.line(table(rows));
+};
+
+const figures = (result: Result): string =>
+  Object.entries(result)
+    .map(([name, value]) => `${name} ${value}`)
+    .join("  ");

@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
 import type { MicroVm, MicroVmExit } from "../../vmm/microvm.ts";
+import { GuestConsole } from "../console.ts";
 import { CliError, EXIT_FAILURE, EXIT_OK, usageError } from "../errors.ts";
 import { HYPERVISORS } from "../hearth.ts";
 import type { HypervisorChoice } from "../hearth.ts";
@@ -28,7 +29,7 @@ const EXIT_KILLED = 130;
 
 /** `hearth vm`: microVMs without a function around them. */
 export const vmCommand = (): Command => {
-  const run = command("run", "Boot a bare microVM with its console attached", [
+  const run = command("run", "Boot a bare microVM with its console attached; exits as the guest's first program does", [
     "hearth vm run                                   # a shell in the base image",
     "hearth vm run --image nodejs24.x --memory 256",
     "hearth vm run --init /bin/ls -- -l /etc",
@@ -57,6 +58,9 @@ const runMicroVm = async (args: readonly string[], options: RunOptions): Promise
     options.kernel === undefined ? {} : { umlKernel: options.kernel },
   );
   const startedMs = performance.now();
+  // stdout is the answer when machines read it.
+  const screen = output.json ? process.stderr : process.stdout;
+  const guest = new GuestConsole((bytes) => screen.write(bytes));
   await using vm = await hypervisor.spawn({
     id: `run-${randomUUID().slice(0, 8)}`,
     memoryMib: options.memory,
@@ -64,17 +68,17 @@ const runMicroVm = async (args: readonly string[], options: RunOptions): Promise
     init: options.init,
     initArguments: args,
     ...(options.cpu === undefined ? {} : { cpu: options.cpu }),
-    // stdout is the answer when machines read it.
-    onConsole: (chunk) => (output.json ? process.stderr : process.stdout).write(chunk),
+    onConsole: (chunk) => guest.push(chunk),
     consoleInput: process.stdin,
   });
   const exit = await attached(vm);
-  output.data({ ...exit, durationMs: Math.round(performance.now() - startedMs) });
-  if (exit.cause !== "guest") output.note(`hearth: The microVM ended: ${exit.detail}`);
-  process.exitCode = exitCodeOf(exit);
+  guest.end();
+  output.data({ ...exit, guestExitCode: guest.exitCode, durationMs: Math.round(performance.now() - startedMs) });
+  if (exit.cause !== "guest" && guest.exitCode === null) output.note(`hearth: The microVM ended: ${exit.detail}`);
+  process.exitCode = guest.exitCode ?? exitCodeOf(exit);
 };
 
-/** The guest's own end is success; being ended by the user is what a shell calls 130; all else is failure. */
+/** For a guest whose PID 1 did not end: its own power-off is success; being ended by the user is what a shell calls 130; all else is failure. */
 const exitCodeOf = (exit: MicroVmExit): number => {
   if (exit.cause === "guest") return EXIT_OK;
   return exit.cause === "killed" ? EXIT_KILLED : EXIT_FAILURE;

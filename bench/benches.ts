@@ -1,0 +1,28 @@
+import type { BootBench } from "./microvm.ts";
+import { bootMany, bootSerial, idleMemory } from "./microvm.ts";
+import type { InvokeBench } from "./invoke.ts";
+import { bigPayloads, coldNative, coldNode, throughput, warmNode } from "./invoke.ts";
+import { bareNode, gvisor } from "./peers.ts";
+
+export type Result = Readonly<Record<string, number | string>>;
+
+/** One thing that is measured. `null` from `run` means that it cannot be measured here. */
+export type Bench = { readonly name: string; readonly about: string } & (
+  | { readonly needs: "microvm"; readonly run: BootBench }
+  | { readonly needs: "hearth"; readonly run: InvokeBench }
+  | { readonly needs: "nothing"; readonly run: () => Promise<Result | null> }
+);
+
+/** In the order they are run: microVMs alone, the service, what others take for the same. */
+export const BENCHES: readonly Bench[] = [
+  { name: "boot", about: "microVM, spawn → shim connected, one after the other", needs: "microvm", run: bootSerial },
+  { name: "boot-50", about: "the same, 50 at a time", needs: "microvm", run: bootMany },
+  { name: "idle-memory", about: "host memory of an idle booted microVM", needs: "microvm", run: idleMemory },
+  { name: "cold-native", about: "cold invoke through the SDK, native bootstrap", needs: "hearth", run: coldNative },
+  { name: "cold-node", about: "cold invoke through the SDK, nodejs24.x", needs: "hearth", run: coldNode },
+  { name: "warm-node", about: "warm invoke through the SDK, nodejs24.x", needs: "hearth", run: warmNode },
+  { name: "throughput", about: "warm invokes by 8 clients at once, nodejs24.x", needs: "hearth", run: throughput },
+  { name: "payload-6mb", about: "6 MB in and 6 MB out, nodejs24.x", needs: "hearth", run: bigPayloads },
+  { name: "bare-node", about: "for comparison: a bare node process for every call", needs: "nothing", run: bareNode },
+  { name: "gvisor", about: "for comparison: node in a gVisor sandbox for every call", needs: "nothing", run: gvisor },
+];

@@ -1,0 +1,58 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { bootMicroVm } from "../src/worker/booted.ts";
+import type { BootedMicroVm, BootOptions } from "../src/worker/booted.ts";
+import type { Result } from "./benches.ts";
+import { memoryAvailable } from "./machine.ts";
+import { parallel, round, spread } from "./statistics.ts";
+
+export type BootBench = (boot: BootOptions) => Promise<Result>;
+
+const MEMORY_MIB = 128;
+const SERIAL_BOOTS = 100;
+const MANY_BOOTS = 500;
+const AT_ONCE = 50;
+const IDLE_MICROVMS = 200;
+/** Caches and lazy writes come to rest. */
+const SETTLE_MS = 2_000;
+
+let made = 0;
+const nextId = (): string => `bench-${process.pid}-${(made += 1)}`;
+
+export const bootSerial: BootBench = async (boot) => {
+  const timesMs: number[] = [];
+  for (let n = 0; n < SERIAL_BOOTS; n += 1) {
+    await using booted = await bootMicroVm(boot, nextId(), MEMORY_MIB);
+    timesMs.push(booted.bootMs);
+  }
+  return spread(timesMs);
+};
+
+export const bootMany: BootBench = async (boot) => {
+  const timesMs: number[] = [];
+  let failed = 0;
+  const startedMs = performance.now();
+  await parallel(MANY_BOOTS, AT_ONCE, async () => {
+    try {
+      await using booted = await bootMicroVm(boot, nextId(), MEMORY_MIB);
+      timesMs.push(booted.bootMs);
+    } catch {
+      failed += 1;
+    }
+  });
+  const seconds = (performance.now() - startedMs) / 1000;
+  return { ...spread(timesMs), perSecond: round(MANY_BOOTS / seconds), failed };
+};
+
+/** Everything counted: MemAvailable before and after, divided by the number. */
+export const idleMemory: BootBench = async (boot) => {
+  await using owned = new AsyncDisposableStack();
+  await sleep(SETTLE_MS);
+  const before = await memoryAvailable();
+  await parallel(IDLE_MICROVMS, AT_ONCE, async () => {
+    const booted: BootedMicroVm = await bootMicroVm(boot, nextId(), MEMORY_MIB);
+    owned.use(booted);
+  });
+  await sleep(SETTLE_MS);
+  const used = before - (await memoryAvailable());
+  return { n: IDLE_MICROVMS, mbEach: round(used / IDLE_MICROVMS / 2 ** 20), nominalMb: MEMORY_MIB };
+};

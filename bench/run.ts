@@ -1,0 +1,90 @@
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { lambdaClient } from "../src/cli/client.ts";
+import { hostHearth } from "../src/cli/run-hearth.ts";
+import { ACCOUNT_DEFAULT, REGION_DEFAULT } from "../src/cli/settings.ts";
+import { createLog } from "../src/telemetry/index.ts";
+import { selectHypervisor } from "../src/vmm/hypervisors/select.ts";
+import type { BootOptions } from "../src/worker/booted.ts";
+import { loadRuntimeImages } from "../src/worker/runtime-images.ts";
+import type { Bench, Result } from "./benches.ts";
+import type { InvokeParts } from "./invoke.ts";
+
+const IMAGES = new URL("../build/images", import.meta.url).pathname;
+/** The shim in the base image. */
+const SHIM = "/sbin/shim";
+/** Enough for the cold starts that follow one another in a bench. */
+const POOL = 8;
+
+export interface Outcome {
+  readonly bench: Bench;
+  /** null: it cannot be measured here. An error: it went wrong. */
+  readonly result: Result | Error | null;
+}
+
+/** Runs benches one after the other, making what they need once: bare microVMs, or a Hearth. */
+export async function* runBenches(benches: readonly Bench[]): AsyncGenerator<Outcome> {
+  await using owned = new AsyncDisposableStack();
+  const scratch = await mkdtemp(join(tmpdir(), "hearth-bench-"));
+  owned.defer(() => rm(scratch, { recursive: true, force: true }));
+  let boot: BootOptions | null = null;
+  let parts: InvokeParts | null = null;
+  for (const bench of benches) {
+    try {
+      switch (bench.needs) {
+        case "microvm":
+          boot ??= await bootOptions(scratch);
+          yield { bench, result: await bench.run(boot) };
+          break;
+        case "hearth":
+          parts ??= await invokeParts(owned, scratch);
+          yield { bench, result: await bench.run(parts) };
+          break;
+        case "nothing":
+          yield { bench, result: await bench.run() };
+          break;
+      }
+    } catch (error) {
+      yield { bench, result: error instanceof Error ? error : new Error(String(error)) };
+    }
+  }
+}
+
+const bootOptions = async (scratch: string): Promise<BootOptions> => {
+  const images = await loadRuntimeImages(IMAGES);
+  const options = { runDir: join(scratch, "vm"), sharedImagesDir: images.directory };
+  const { hypervisor } = await selectHypervisor("auto", options);
+  return { hypervisor, root: { path: images.base, readOnly: true }, init: SHIM, onConsole: () => {} };
+};
+
+const invokeParts = async (owned: AsyncDisposableStack, scratch: string): Promise<InvokeParts> => {
+  const clientOf = async (name: string, pool: number): ReturnType<typeof startClient> =>
+    startClient(owned, join(scratch, name), pool);
+  return { pooled: await clientOf("pooled", POOL), unpooled: await clientOf("unpooled", 0), scratch };
+};
+
+const startClient = async (
+  owned: AsyncDisposableStack,
+  dataDir: string,
+  pool: number,
+): Promise<ReturnType<typeof lambdaClient>> => {
+  const { endpoint, credentials } = owned.use(
+    await hostHearth({
+      listen: { host: "127.0.0.1", port: 0 },
+      dataDir,
+      auth: "sigv4",
+      accountId: ACCOUNT_DEFAULT,
+      region: REGION_DEFAULT,
+      hypervisor: "auto",
+      memoryMbMax: null,
+      slotsMax: null,
+      pool,
+      reuse: "always",
+      log: createLog({ level: "error", format: "text" }),
+    }),
+  );
+  const client = lambdaClient({ endpoint, credentials, dataDir, region: REGION_DEFAULT });
+  owned.defer(() => client.destroy());
+  return client;
+};
