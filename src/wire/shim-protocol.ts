@@ -176,6 +176,10 @@ export const DoneField = {
   InitDurationUs: 3,
   /** 1 when the runtime is up and waiting; 0 when it died and the next Invoke will start it again. */
   RuntimeAlive: 4,
+  /** Only with RuntimeAlive 0: why it is down, a `FailureOutcome`, and the exit facts as in `FailureField`. */
+  Outcome: 5,
+  ExitCode: 6,
+  Signal: 7,
 } as const;
 
 export const StatusField = {

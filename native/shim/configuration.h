@@ -1,0 +1,39 @@
+/* What the Configure frame says. Pure. */
+#ifndef SHIM_CONFIGURATION_H
+#define SHIM_CONFIGURATION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "frames.h"
+#include "limits.h"
+
+struct configuration {
+    size_t root_drive_count;
+    const char *root_drives[ROOT_DRIVES_MAX];
+    const char *code_drive;
+    size_t layer_drive_count;
+    const char *layer_drives[LAYER_DRIVES_MAX];
+    /* Both end with NULL, as execve wants them. */
+    size_t argument_count;
+    char *arguments[ARGUMENTS_MAX + 1];
+    size_t environment_count;
+    char *environment[ENVIRONMENT_MAX + 1];
+    const char *working_directory;
+    uint64_t memory_bytes_max;
+    uint64_t tmp_bytes_max;
+    uint64_t pids_max;
+    uint64_t init_timeout_ms;
+    uint64_t timeout_ms;
+    const char *function_name;
+    const char *function_version;
+    const char *handler;
+    const char *account_id;
+    uint64_t open_files_max;
+    uint64_t unix_time_us;
+};
+
+/* Copies everything out of the payload. NULL when good, else what is wrong with it. */
+const char *configuration_read(struct configuration *configuration, struct slice payload);
+
+#endif
