@@ -165,7 +165,8 @@ async function planPython(runtime: Runtime): Promise<ImagePlan> {
       for (const file of await filesBelow(client)) {
         if (file.endsWith(".py")) await copyFile(join(client, file), join(folder, "var/runtime", file));
       }
-      await compilePython(folder, base.path, ["/var/runtime"]);
+      // Beside its source, for it is started compiled: Python keeps nothing of a program that it runs from source.
+      await compilePython(folder, base.path, "/var/runtime", ["-b"]);
       return tree.packages;
     },
   };

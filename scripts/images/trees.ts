@@ -125,20 +125,25 @@ export async function finishPython(tree: string, base: string): Promise<void> {
   for (const folder of ["sbin", "lib64"]) await rm(join(tree, "usr", folder), { recursive: true, force: true });
   const missing = await findMissingLibraries([tree, base]);
   if (missing.length > 0) throw new Error(`the Python image lacks libraries:\n${missing.join("\n")}`);
-  await compilePython(tree, base, ["/var/lang/lib"]);
+  await compilePython(tree, base, "/var/lang/lib");
 }
 
 /**
  * Compiles modules with the image's own Python, so that the host needs none. "unchecked-hash": the
  * interpreter then takes the compiled file without a look at the source's date.
  */
-export async function compilePython(tree: string, base: string, folders: readonly string[]): Promise<void> {
+export async function compilePython(
+  tree: string,
+  base: string,
+  folder: string,
+  options: readonly string[] = [],
+): Promise<void> {
   const libraries = ["usr/lib/x86_64-linux-gnu", "lib/x86_64-linux-gnu"];
   const path = [tree, base].flatMap((root) => libraries.map((folder) => join(root, folder))).join(":");
   const loader = join(base, "usr/lib64/ld-linux-x86-64.so.2");
   const python = ["--library-path", path, join(tree, "var/lang/bin", PYTHON)];
   const compile = ["-m", "compileall", "-q", "-f", "--invalidation-mode", "unchecked-hash", "-s", tree, "-p", "/"];
-  await run(loader, [...python, ...compile, ...folders.map((folder) => join(tree, folder))], {
+  await run(loader, [...python, ...compile, ...options, join(tree, folder)], {
     env: { PYTHONHOME: join(tree, "var/lang"), PYTHONHASHSEED: "0" },
   });
 }

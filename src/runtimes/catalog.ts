@@ -101,7 +101,7 @@ const RUNTIMES: Readonly<Record<RuntimeName, Runtime>> = {
   "python3.11": {
     name: "python3.11",
     family: "python",
-    argv: ["/var/lang/bin/python3.11", "/var/runtime/bootstrap.py"],
+    argv: ["/var/lang/bin/python3.11", "/var/runtime/bootstrap.pyc"],
     environment: {
       ...COMMON_ENVIRONMENT,
       PYTHONPATH: "/var/runtime",
