@@ -184,6 +184,7 @@ const functionSuite = (place: () => Promise<StorePlace>): void => {
     assert.equal(await store.setReservedConcurrency(ACCOUNT, "f", 60, 100), "set");
     assert.equal(await store.setReservedConcurrency(ACCOUNT, "g", 41, 100), "exceeded");
     assert.equal(await store.setReservedConcurrency(ACCOUNT, "g", 40, 100), "set");
+    assert.equal(await store.reservedConcurrency(ACCOUNT), 100);
     assert.equal(await store.setReservedConcurrency(ACCOUNT, "f", 0, 100), "set");
     assert.equal(await store.getReservedConcurrency(ACCOUNT, "f"), 0);
     assert.equal(await store.setReservedConcurrency(ACCOUNT, "f", null, 100), "set");

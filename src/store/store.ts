@@ -105,6 +105,8 @@ export interface FunctionStore {
     reserved: number | null,
     totalMax: number,
   ): Promise<"set" | "missing" | "exceeded">;
+  /** What all functions of the account reserve together. */
+  reservedConcurrency(accountId: string): Promise<number>;
   /** Digests that some function or version still uses. */
   digestsInUse(): Promise<ReadonlySet<Digest>>;
 }

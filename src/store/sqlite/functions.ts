@@ -168,10 +168,16 @@ export class SqliteFunctions implements FunctionStore {
     totalMax: number,
   ): Promise<"set" | "missing" | "exceeded"> {
     return this.#writes.run(() => {
+      if (this.#sql.exists.get(accountId, functionName) === undefined) return "missing";
       const others = Number(this.#sql.reservedTotal.get(accountId, functionName)?.["total"]);
       if (reserved !== null && others + reserved > totalMax) return "exceeded";
-      return this.#sql.setReserved.run(reserved, accountId, functionName).changes === 1 ? "set" : "missing";
+      this.#sql.setReserved.run(reserved, accountId, functionName);
+      return "set";
     });
+  }
+
+  async reservedConcurrency(accountId: string): Promise<number> {
+    return Number(this.#sql.reservedTotal.get(accountId, "")?.["total"]);
   }
 
   async digestsInUse(): Promise<ReadonlySet<Digest>> {

@@ -19,6 +19,7 @@ const joined = (functions: FunctionStore, events: EventStore): FunctionStore & E
   usage: (...args) => functions.usage(...args),
   getReservedConcurrency: (...args) => functions.getReservedConcurrency(...args),
   setReservedConcurrency: (...args) => functions.setReservedConcurrency(...args),
+  reservedConcurrency: (accountId) => functions.reservedConcurrency(accountId),
   digestsInUse: () => functions.digestsInUse(),
   enqueue: (event) => events.enqueue(event),
   claim: (...args) => events.claim(...args),

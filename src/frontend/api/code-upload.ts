@@ -1,0 +1,29 @@
+import { createHash } from "node:crypto";
+import type { FunctionCode } from "@aws-sdk/client-lambda";
+import type { FunctionRecord } from "../../store/store.ts";
+import { invalidParameter, ServiceError } from "../../wire/errors.ts";
+import { CODE_STORAGE_BYTES_MAX } from "../../wire/limits.ts";
+import type { ApiServices } from "./context.ts";
+
+type CodeSource = Pick<FunctionCode, "ZipFile" | "S3Bucket" | "S3Key" | "ImageUri">;
+
+/** Stores uploaded code and says how a record names it. Throws for sources that are not built, and for bad archives. */
+export const storeCode = async (
+  { code, store, config }: Pick<ApiServices, "code" | "store" | "config">,
+  source: CodeSource,
+): Promise<FunctionRecord["code"]> => {
+  if (source.ImageUri !== undefined) {
+    throw invalidParameter("ImageUri is not supported by Hearth yet. Pass the code as ZipFile.");
+  }
+  if (source.S3Bucket !== undefined || source.S3Key !== undefined) {
+    throw invalidParameter("Code in S3 (S3Bucket, S3Key) is not supported by Hearth yet. Pass the code as ZipFile.");
+  }
+  if (source.ZipFile === undefined) throw invalidParameter("Please provide a source for function code.");
+  const { codeBytes } = await store.usage(config.accountId);
+  if (codeBytes + source.ZipFile.byteLength > CODE_STORAGE_BYTES_MAX) {
+    throw new ServiceError("CodeStorageExceededException", 400, "Code storage limit exceeded.", { Type: "User" });
+  }
+  const image = await code.put(source.ZipFile);
+  const sha256Base64 = createHash("sha256").update(source.ZipFile).digest("base64");
+  return { digest: image.digest, sha256Base64, bytes: image.zipBytes };
+};

@@ -1,0 +1,140 @@
+import { isUtf8 } from "node:buffer";
+import { randomBytes } from "node:crypto";
+import type {
+  InvocationRequest,
+  InvocationResponse,
+  InvokeAsyncRequest,
+  InvokeAsyncResponse,
+} from "@aws-sdk/client-lambda";
+import { ServiceError } from "../../wire/errors.ts";
+import * as limits from "../../wire/limits.ts";
+import { findTarget, invoke } from "../invoke.ts";
+import type { InvokeCall } from "../invoke.ts";
+import type { ApiRequest, ApiServices } from "./context.ts";
+import { parseJson } from "./decode.ts";
+import { LATEST, parseReference } from "./names.ts";
+
+const EMPTY_EVENT: Uint8Array = Buffer.from("{}");
+const MS_PER_S = 1_000;
+const HEX = 16;
+const TRACE_ID_RANDOM_BYTES = 12;
+
+const badContent = (message: string): ServiceError =>
+  new ServiceError("InvalidRequestContentException", 400, message, { Type: "User" });
+
+/** The client's trace header, or a new unsampled trace ("Root=1-TIME-RANDOM"). Also sent back. */
+const traceOf = (request: ApiRequest): string => {
+  const given = request.headers["x-amzn-trace-id"];
+  if (typeof given === "string" && given !== "") return given;
+  const seconds = Math.floor(Date.now() / MS_PER_S).toString(HEX);
+  return `Root=1-${seconds}-${randomBytes(TRACE_ID_RANDOM_BYTES).toString("hex")};Sampled=0`;
+};
+
+/** The client context as JSON text. */
+const contextOf = (encoded: string | undefined): string | null => {
+  if (encoded === undefined || encoded === "") return null;
+  if (encoded.length > limits.CLIENT_CONTEXT_BYTES_MAX) {
+    throw badContent(
+      `Client context must be no more than ${limits.CLIENT_CONTEXT_BYTES_MAX} bytes when base64 encoded, not ${encoded.length}.`,
+    );
+  }
+  const decoded = Buffer.from(encoded, "base64");
+  const text = decoded.toString("utf8");
+  try {
+    if (!isUtf8(decoded)) throw new TypeError("no UTF-8");
+    const value: unknown = JSON.parse(text);
+    if (typeof value === "object" && value !== null) return text;
+  } catch {
+    // Not JSON: answered below, like JSON that is no object.
+  }
+  throw badContent("Client context must be a valid Base64-encoded JSON object.");
+};
+
+/** The event as the function gets it: the client's bytes, which must be JSON. */
+const eventOf = (payload: Uint8Array | undefined, type: "RequestResponse" | "Event", bytesMax: number): Uint8Array => {
+  if (payload === undefined || payload.byteLength === 0) return EMPTY_EVENT;
+  if (payload.byteLength > bytesMax) {
+    throw new ServiceError(
+      "RequestTooLargeException",
+      413,
+      `${payload.byteLength} byte payload is too large for the ${type} invocation type (limit ${bytesMax} bytes)`,
+      { Type: "User" },
+    );
+  }
+  parseJson(Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength));
+  return payload;
+};
+
+/** The call that a request for a buffered or streamed answer makes. */
+export const callOf = (
+  services: ApiServices,
+  input: Pick<InvocationRequest, "FunctionName" | "Qualifier" | "ClientContext" | "Payload">,
+  request: ApiRequest,
+): InvokeCall => {
+  const { functionName, qualifier } = parseReference(services.config, input.FunctionName ?? "", input.Qualifier);
+  const traceId = traceOf(request);
+  request.answerHeaders["x-amzn-trace-id"] = traceId;
+  return {
+    functionName,
+    qualifier,
+    requestId: request.requestId,
+    payload: eventOf(input.Payload, "RequestResponse", limits.PAYLOAD_BYTES_MAX),
+    clientContext: contextOf(input.ClientContext),
+    traceId,
+  };
+};
+
+const accept = async (services: ApiServices, call: InvokeCall): Promise<void> => {
+  const { functionName, qualifier, requestId, payload, traceId } = call;
+  eventOf(payload, "Event", limits.PAYLOAD_ASYNC_BYTES_MAX);
+  await findTarget(services, functionName, qualifier);
+  await services.queue.enqueue({
+    eventId: requestId,
+    accountId: services.config.accountId,
+    functionName,
+    qualifier: qualifier ?? LATEST,
+    payload,
+    acceptedAtMs: services.clock.now(),
+    attempts: 0,
+    throttles: 0,
+    traceId,
+  });
+};
+
+export const Invoke = async (
+  services: ApiServices,
+  input: InvocationRequest,
+  request: ApiRequest,
+): Promise<InvocationResponse> => {
+  const call = callOf(services, input, request);
+  switch (input.InvocationType) {
+    case "DryRun":
+      await findTarget(services, call.functionName, call.qualifier);
+      return { StatusCode: 204 };
+    case "Event":
+      await accept(services, call);
+      return { StatusCode: 202 };
+    case "RequestResponse":
+    case undefined:
+      break;
+  }
+  const { payload, error, report } = await invoke(services, call);
+  request.answerHeaders["content-type"] = "application/json";
+  return {
+    StatusCode: 200,
+    Payload: error?.body ?? payload,
+    FunctionError: error?.kind,
+    LogResult: input.LogType === "Tail" ? Buffer.from(report.logTail).toString("base64") : undefined,
+    ExecutedVersion: report.executedVersion,
+  };
+};
+
+export const InvokeAsync = async (
+  services: ApiServices,
+  input: Pick<InvokeAsyncRequest, "FunctionName"> & { readonly InvokeArgs?: Uint8Array },
+  request: ApiRequest,
+): Promise<InvokeAsyncResponse> => {
+  const call = callOf(services, { FunctionName: input.FunctionName, Payload: input.InvokeArgs }, request);
+  await accept(services, call);
+  return { Status: 202 };
+};

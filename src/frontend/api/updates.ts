@@ -1,0 +1,67 @@
+import { randomUUID } from "node:crypto";
+import type {
+  FunctionConfiguration,
+  UpdateFunctionCodeRequest,
+  UpdateFunctionConfigurationRequest,
+} from "@aws-sdk/client-lambda";
+import type { FunctionRecord } from "../../store/store.ts";
+import { assertSettled, updateInProgress, UPDATING } from "../lifecycle.ts";
+import { storeCode } from "./code-upload.ts";
+import { configurationOf } from "./configuration.ts";
+import { checkRevision, findRecord } from "./context.ts";
+import type { ApiServices } from "./context.ts";
+import { checkArchitectures, withSettings } from "./function-settings.ts";
+import { parseUnqualified } from "./names.ts";
+import { publishRecord } from "./versions.ts";
+
+/** The function as it may be changed now. */
+const changeable = async (
+  services: ApiServices,
+  name: string | undefined,
+  revision: string | undefined,
+): Promise<FunctionRecord> => {
+  const functionName = parseUnqualified(services.config, name ?? "");
+  const record = await findRecord(services, functionName, null);
+  assertSettled(record);
+  checkRevision(record, revision);
+  return record;
+};
+
+/** Stores a change of $LATEST, ends the slots of what it replaces, and lets it settle. */
+const change = async (
+  services: ApiServices,
+  before: FunctionRecord,
+  after: FunctionRecord,
+): Promise<FunctionRecord> => {
+  const { store, functions, workerManager, clock } = services;
+  const record = { ...after, ...UPDATING, revisionId: randomUUID(), lastModifiedMs: clock.now() };
+  if (!(await store.updateFunction(record, before.revisionId))) throw updateInProgress(before);
+  functions.forget(record.functionName);
+  const { spec } = await functions.get(record.functionName, null);
+  await workerManager.retire(spec.functionArn, spec.revision);
+  return record;
+};
+
+export const UpdateFunctionCode = async (
+  services: ApiServices,
+  input: UpdateFunctionCodeRequest,
+): Promise<FunctionConfiguration> => {
+  const before = await changeable(services, input.FunctionName, input.RevisionId);
+  checkArchitectures(input.Architectures);
+  const code = await storeCode(services, input);
+  if (input.DryRun === true) return configurationOf({ ...before, code }, false);
+  const record = await change(services, before, { ...before, code });
+  const published = input.Publish === true ? await publishRecord(services, record, null) : null;
+  services.lifecycle.settle(record);
+  return configurationOf(published ?? record, false);
+};
+
+export const UpdateFunctionConfiguration = async (
+  services: ApiServices,
+  input: UpdateFunctionConfigurationRequest,
+): Promise<FunctionConfiguration> => {
+  const before = await changeable(services, input.FunctionName, input.RevisionId);
+  const record = await change(services, before, withSettings(before, input, services.config.runtimes));
+  services.lifecycle.settle(record);
+  return configurationOf(record, false);
+};

@@ -1,0 +1,166 @@
+import type { EventRecord } from "../store/store.ts";
+import { ServiceError } from "../wire/errors.ts";
+import * as limits from "../wire/limits.ts";
+import { LATEST } from "./api/names.ts";
+import { invoke } from "./invoke.ts";
+import type { InvokeServices } from "./invoke.ts";
+
+const MS_PER_S = 1_000;
+const RENEWALS_PER_LEASE = 3;
+const SERVER_ERROR = 500;
+const TOO_MANY_REQUESTS = 429;
+const CONFLICT = 409;
+
+/** What becomes of an event after an attempt. */
+export type Verdict =
+  | { readonly kind: "done" }
+  | { readonly kind: "dropped"; readonly why: string }
+  | { readonly kind: "again"; readonly event: EventRecord; readonly dueAtMs: number };
+
+const againIfYoung = (event: EventRecord, dueAtMs: number, why: string): Verdict => {
+  const endsAtMs = event.acceptedAtMs + limits.ASYNC_EVENT_AGE_S_MAX_DEFAULT * MS_PER_S;
+  return dueAtMs > endsAtMs
+    ? { kind: "dropped", why: `EventAgeExceeded after: ${why}` }
+    : { kind: "again", event, dueAtMs };
+};
+
+/** After a function error: two more attempts, after one and two minutes. */
+export const afterFunctionError = (event: EventRecord, nowMs: number, errorType: string): Verdict => {
+  const attempts = event.attempts + 1;
+  const delayMs = limits.ASYNC_RETRY_DELAYS_MS[event.attempts];
+  if (attempts > limits.ASYNC_RETRIES_MAX_DEFAULT || delayMs === undefined) {
+    return { kind: "dropped", why: `RetriesExhausted: ${errorType}` };
+  }
+  return againIfYoung({ ...event, attempts }, nowMs + delayMs, errorType);
+};
+
+/** After an attempt that could not be run: throttles and service errors wait longer each time, other errors are final. */
+export const afterServiceError = (event: EventRecord, nowMs: number, error: unknown): Verdict => {
+  const why = error instanceof Error ? `${error.name}: ${error.message}` : String(error);
+  const status = error instanceof ServiceError ? error.status : SERVER_ERROR;
+  if (status < SERVER_ERROR && status !== TOO_MANY_REQUESTS && status !== CONFLICT) return { kind: "dropped", why };
+  const delayMs = Math.min(limits.ASYNC_BACKOFF_MS_MIN * 2 ** event.throttles, limits.ASYNC_BACKOFF_MS_MAX);
+  return againIfYoung({ ...event, throttles: event.throttles + 1 }, nowMs + delayMs, why);
+};
+
+/**
+ * Runs accepted events through the synchronous path. Events are leased while they run and the leases renewed, so that
+ * what a crash interrupts is run again soon; an event may therefore run twice, as Lambda's may.
+ */
+export class AsyncQueue implements AsyncDisposable {
+  readonly #services: InvokeServices;
+  readonly #parallelMax: number;
+  readonly #running = new Map<string, Promise<void>>();
+  readonly #stopped = new AbortController();
+  #wake = new AbortController();
+  #loops: Promise<unknown> = Promise.resolve();
+
+  constructor(services: InvokeServices, parallelMax: number) {
+    this.#services = services;
+    this.#parallelMax = parallelMax;
+  }
+
+  start(): void {
+    this.#loops = Promise.all([this.#pollForever(), this.#renewForever()]);
+  }
+
+  /** Durable when it resolves; it runs as soon as there is room. */
+  async enqueue(event: EventRecord): Promise<void> {
+    await this.#services.store.enqueue(event);
+    this.#wake.abort();
+  }
+
+  /** Takes no more events and waits for those that run. What is not finished stays in the store. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#stopped.abort();
+    this.#wake.abort();
+    await this.#loops;
+    await Promise.all(this.#running.values());
+  }
+
+  async #pollForever(): Promise<void> {
+    const { log, clock } = this.#services;
+    while (!this.#stopped.signal.aborted) {
+      // Before the look into the store: an event accepted during it wakes the sleep after it.
+      this.#wake = new AbortController();
+      try {
+        await clock.sleep(await this.#poll(), this.#wake.signal);
+      } catch (error) {
+        log.error({ err: error }, "the queue of asynchronous invocations could not be read");
+        await clock.sleep(limits.ASYNC_BACKOFF_MS_MIN, this.#stopped.signal);
+      }
+    }
+  }
+
+  /** Starts what is due and fits; says for how long there is nothing to do unless something happens. */
+  async #poll(): Promise<number> {
+    const { store, clock } = this.#services;
+    const room = this.#parallelMax - this.#running.size;
+    if (room <= 0) return limits.ASYNC_BACKOFF_MS_MAX;
+    const now = clock.now();
+    const events = await store.claim(room, now, limits.ASYNC_LEASE_MS);
+    for (const event of events) this.#begin(event);
+    const dueMs = events.length === room ? null : await store.nextDueMs();
+    return dueMs === null ? limits.ASYNC_BACKOFF_MS_MAX : Math.max(0, dueMs - clock.now());
+  }
+
+  #begin(event: EventRecord): void {
+    // An event whose lease ended while it still runs here is not begun again here.
+    if (this.#running.has(event.eventId)) return;
+    const run = this.#run(event)
+      .catch((error: unknown) => {
+        const { eventId, functionName } = event;
+        this.#services.log.error({ err: error, requestId: eventId, functionName }, "an event could not be settled");
+      })
+      .finally(() => {
+        this.#running.delete(event.eventId);
+        this.#wake.abort();
+      });
+    this.#running.set(event.eventId, run);
+  }
+
+  async #run(event: EventRecord): Promise<void> {
+    const { store, log } = this.#services;
+    const { eventId, functionName } = event;
+    const verdict = await this.#attempt(event);
+    switch (verdict.kind) {
+      case "again":
+        return store.retry(verdict.event, verdict.dueAtMs);
+      case "dropped":
+        log.warn({ requestId: eventId, functionName, why: verdict.why }, "an asynchronous invocation was given up");
+        return store.settle(eventId);
+      case "done":
+        return store.settle(eventId);
+    }
+  }
+
+  async #attempt(event: EventRecord): Promise<Verdict> {
+    const { clock } = this.#services;
+    try {
+      const result = await invoke(this.#services, {
+        functionName: event.functionName,
+        qualifier: event.qualifier === LATEST ? null : event.qualifier,
+        requestId: event.eventId,
+        payload: event.payload,
+        clientContext: null,
+        traceId: event.traceId,
+      });
+      return result.error === null ? { kind: "done" } : afterFunctionError(event, clock.now(), result.error.errorType);
+    } catch (error) {
+      return afterServiceError(event, clock.now(), error);
+    }
+  }
+
+  async #renewForever(): Promise<void> {
+    const { store, clock, log } = this.#services;
+    while (!this.#stopped.signal.aborted) {
+      await clock.sleep(limits.ASYNC_LEASE_MS / RENEWALS_PER_LEASE, this.#stopped.signal);
+      if (this.#running.size === 0) continue;
+      try {
+        await store.renew([...this.#running.keys()], clock.now() + limits.ASYNC_LEASE_MS);
+      } catch (error) {
+        log.error({ err: error }, "leases of running events could not be renewed");
+      }
+    }
+  }
+}

@@ -1,0 +1,30 @@
+import type { CodeStore } from "../store/blobs.ts";
+import type { Store } from "../store/store.ts";
+import type { Logger, Metrics } from "../telemetry/index.ts";
+import type { WorkerInvokeApi, WorkerManagerApi } from "../wire/roles.ts";
+import type { ReusePolicy } from "../wire/slot.ts";
+import type { Clock } from "./clock.ts";
+
+export interface FrontendConfig {
+  readonly accountId: string;
+  readonly region: string;
+  /** Identifiers of the runtimes that are installed, e.g. nodejs24.x. */
+  readonly runtimes: readonly string[];
+  /** For functions without the tag `hearth:reuse`. */
+  readonly reuse: ReusePolicy;
+  /** Concurrent executions of the account. */
+  readonly concurrencyMax: number;
+}
+
+/** What the Frontend stands on. All of it is given; none of it is the Frontend's to close. */
+export interface Dependencies {
+  readonly store: Store;
+  readonly code: CodeStore;
+  readonly workerManager: WorkerManagerApi;
+  /** The worker of that id. Throws ServiceError when it is not known. */
+  readonly workers: (workerId: string) => WorkerInvokeApi;
+  readonly clock: Clock;
+  readonly config: FrontendConfig;
+  readonly log: Logger;
+  readonly metrics: Pick<Metrics, "invoke">;
+}
