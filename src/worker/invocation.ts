@@ -64,6 +64,8 @@ export class InvocationFrames {
   constructor(sink: ResponseSink, responseBytesMax: number) {
     this.#sink = sink;
     this.#responseBytesMax = responseBytesMax;
+    // Aborted while nobody waits yet, it must not count as an unhandled rejection.
+    this.#done.promise.catch(() => {});
   }
 
   /** Settles with what `Done` said; rejects when the microVM is gone. */

@@ -43,7 +43,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   readonly #pool: MicroVmPool;
   readonly #slots: Map<string, Slot> = new Map();
   readonly #listeners: Set<(slot: SlotInfo) => void> = new Set();
-  readonly #ending: Set<Promise<void>> = new Set();
+  readonly #finishing: Set<Promise<void>> = new Set();
   readonly #sweep: NodeJS.Timeout;
   #draining = false;
 
@@ -70,7 +70,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     this.#makeRoom(request.spec.memoryMb);
     const slot = new Slot(request.slotId, request.spec, this.#services);
     this.#slots.set(slot.id, slot);
-    void slot.start();
+    this.#finish(slot.start());
     return Promise.resolve(slot.info);
   }
 
@@ -135,7 +135,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     clearInterval(this.#sweep);
     await Promise.all([...this.#slots.values()].map((slot) => slot.end("drain")));
     await this.#pool[Symbol.asyncDispose]();
-    await Promise.all(this.#ending);
+    await Promise.all(this.#finishing);
   }
 
   #leased(lease: SlotLease): Slot {
@@ -169,11 +169,16 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     if (info.state === "Dead") {
       this.#slots.delete(slot.id);
       this.#options.metrics.evicted(reasonLabel(slot.endReason));
-      const ended = slot.end("").finally(() => this.#ending.delete(ended));
-      this.#ending.add(ended);
+      this.#finish(slot.end("failed"));
     }
     for (const listener of this.#listeners) listener(info);
     this.#options.metrics.slots(countStates(this.#slots.values()));
+  }
+
+  /** Something that closing waits for. */
+  #finish(work: Promise<void>): void {
+    const finished = work.finally(() => this.#finishing.delete(finished));
+    this.#finishing.add(finished);
   }
 
   /** Room for one more slot: slots that have been idle longest give way. A busy one never does. */

@@ -120,10 +120,6 @@ export class Slot {
       booted.link.own({ frame: (frame) => this.#frame(frame), closed: (detail) => void this.end(detail) });
       this.#logInitStart();
       booted.link.send(ToShim.Configure, this.#configuration(root, code, layers));
-      await this.#ready.promise;
-      if (this.#state.state !== "Init") return;
-      this.#state.to("Idle");
-      this.#freezer.idle();
     } catch (error) {
       await this.end(error instanceof Error ? error.message : String(error));
     }
@@ -135,8 +131,6 @@ export class Slot {
    */
   async invoke(request: InvocationRequest, sink: ResponseSink, responseBytesMax: number): Promise<Ended> {
     await this.#ready.promise;
-    // start() runs on in the same turn; the slot is Idle once it has.
-    await Promise.resolve();
     const { booted } = this;
     this.#state.to("Busy");
     const cold = this.#invocations === 0;
@@ -175,9 +169,16 @@ export class Slot {
     this.#memoryBytes = (await this.#booted.vm.stats().catch(() => null))?.memoryBytes ?? this.#memoryBytes;
   }
 
-  /** Ends the slot; the first reason wins. Resolves when everything it held is released. */
+  /** Ends the slot; the first reason wins. Resolves, never rejects, when everything it held is released. */
   end(reason: string): Promise<void> {
-    this.#ended ??= this.#end(reason);
+    if (this.#ended === null) {
+      // Set before anything is told of the end: who hears of it may call back here.
+      const { promise, resolve } = Promise.withResolvers<void>();
+      this.#ended = promise;
+      void this.#end(reason)
+        .catch((error: unknown) => this.#services.warn("a slot did not end cleanly", error))
+        .finally(resolve);
+    }
     return this.#ended;
   }
 
@@ -260,6 +261,7 @@ export class Slot {
   }
 
   #initEnded(failure: Failure | null, durationUs: number): void {
+    if (this.#state.state !== "Init") throw new GuestProtocolError("init ended a second time");
     const durationMs = durationUs / 1000;
     this.#services.metrics.init(durationMs, failure === null ? "ready" : "failed");
     if (failure === null) {
@@ -275,6 +277,8 @@ export class Slot {
         errorType: texts.error.errorType,
       });
     }
+    this.#state.to("Idle");
+    this.#freezer?.idle();
     this.#ready.resolve();
   }
 

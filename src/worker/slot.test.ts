@@ -1,0 +1,238 @@
+import assert from "node:assert/strict";
+import { Duplex } from "node:stream";
+import { setImmediate as turn } from "node:timers/promises";
+import { test } from "node:test";
+import { createMetrics } from "../telemetry/metrics.ts";
+import type { MicroVmExit } from "../vmm/microvm.ts";
+import type { FunctionSpec } from "../wire/function.ts";
+import { PAYLOAD_BYTES_MAX } from "../wire/limits.ts";
+import { encodeFields, encodeFrame, FrameDecoder } from "../wire/shim-codec.ts";
+import { DoneField, FromShim, InvokeField, ReadyField, ToShim } from "../wire/shim-protocol.ts";
+import type { Field, Frame } from "../wire/shim-protocol.ts";
+import { decodeFields } from "../wire/shim-codec.ts";
+import type { BootedMicroVm } from "./booted.ts";
+import { BufferedSink } from "./invocation.ts";
+import { ShimLink } from "./shim-link.ts";
+import { Slot } from "./slot.ts";
+
+const SPEC: FunctionSpec = {
+  functionArn: "arn:aws:lambda:us-east-1:000000000000:function:f",
+  functionName: "f",
+  version: "$LATEST",
+  revision: "r",
+  accountId: "000000000000",
+  region: "us-east-1",
+  runtime: "provided.al2023",
+  handler: "h",
+  memoryMb: 128,
+  timeoutMs: 3_000,
+  ephemeralMb: 512,
+  environment: { MINE: "1" },
+  code: "code",
+  layers: [],
+  logGroup: "/aws/lambda/f",
+  logFormat: "Text",
+  reuse: "always",
+};
+
+const REQUEST = {
+  requestId: "r1",
+  invokedFunctionArn: SPEC.functionArn,
+  clientContext: null,
+  cognitoIdentity: null,
+  traceId: null,
+  payload: Buffer.from('{"a":1}'),
+  receivedAtMs: 0,
+};
+
+/** The guest's end of a slot's stream: what the slot sends is collected, what the guest says is written by the test. */
+const guest = (changes: Partial<FunctionSpec> = {}) => {
+  const toShim: Frame[] = [];
+  const decoder = new FrameDecoder(new Set(Object.values(ToShim)));
+  const stream = new Duplex({
+    read: () => {},
+    write: (chunk: Buffer, _encoding, done) => {
+      toShim.push(...decoder.push(Buffer.from(chunk)));
+      done();
+    },
+  });
+  const killed: string[] = [];
+  const exited = Promise.withResolvers<MicroVmExit>();
+  const vm = {
+    id: "vm",
+    cpu: 0,
+    exited: exited.promise,
+    attachDrive: () => Promise.resolve("/dev/ubdb"),
+    pause: () => Promise.resolve(),
+    resume: () => Promise.resolve(),
+    kill: (detail: string) => {
+      killed.push(detail);
+      return Promise.resolve({ cause: "killed", exitCode: null, signal: null, detail } satisfies MicroVmExit);
+    },
+  };
+  const booted = { vm, link: new ShimLink(stream), memoryMib: 192, bootMs: 8 } as unknown as BootedMicroVm;
+  const lines: string[] = [];
+  const states: string[] = [];
+  const slot = new Slot(
+    "0123456789abcdef0123456789abcdef",
+    { ...SPEC, ...changes },
+    {
+      workerId: "w",
+      nowMs: () => 1_700_000_000_000,
+      metrics: createMetrics(),
+      microVm: () => Promise.resolve(booted),
+      runtime: () => ({ drives: [], argv: ["/var/task/bootstrap"], environment: {}, version: "v", versionArn: "arn" }),
+      image: () => Promise.resolve("/code.erofs"),
+      logSink: () => ({ write: ({ text }) => lines.push(text) }),
+      changed: (changed) => states.push(changed.info.state),
+      warn: (_message, error) => assert.fail(String(error)),
+    },
+  );
+  const say = (type: number, fields: Field[] | Uint8Array = []): void => {
+    stream.push(encodeFrame(type, 0, fields instanceof Uint8Array ? fields : encodeFields(fields)));
+  };
+  return { slot, say, toShim, killed, lines, states, stream, exited };
+};
+
+const settled = async (): Promise<void> => {
+  for (let turns = 0; turns < 10; turns += 1) await turn();
+};
+
+const ready = async (made: ReturnType<typeof guest>): Promise<void> => {
+  await made.slot.start();
+  made.say(FromShim.Ready, [[ReadyField.InitDurationUs, 12_340]]);
+  await settled();
+};
+
+const answer = (made: ReturnType<typeof guest>, text: string): void => {
+  made.say(FromShim.ResponseHead);
+  made.say(FromShim.ResponseData, Buffer.from(text));
+  made.say(FromShim.ResponseEnd);
+  made.say(FromShim.Done, [
+    [DoneField.DurationUs, 3_010],
+    [DoneField.MemoryBytesPeak, 36 * 1024 * 1024],
+    [DoneField.RuntimeAlive, 1],
+  ]);
+};
+
+test("an invocation that comes during init waits for it, and its report pays for it", async () => {
+  const made = guest();
+  await made.slot.start();
+  const sink = new BufferedSink();
+  const invoked = made.slot.invoke(REQUEST, sink, PAYLOAD_BYTES_MAX);
+  await settled();
+  assert.deepEqual(
+    made.toShim.map((frame) => frame.type),
+    [ToShim.Configure],
+  );
+  made.say(FromShim.Ready, [[ReadyField.InitDurationUs, 12_340]]);
+  await settled();
+  assert.equal(made.slot.info.state, "Busy");
+  const [, invoke, payload] = made.toShim;
+  assert.ok(invoke && payload);
+  const fields = decodeFields(invoke.payload);
+  assert.equal(fields.text(InvokeField.RequestId), "r1");
+  assert.equal(fields.number(InvokeField.DeadlineMs), 1_700_000_003_000);
+  assert.equal(Buffer.from(payload.payload).toString(), '{"a":1}');
+  answer(made, "42");
+  const { error, report } = await invoked;
+  assert.equal(error, null);
+  assert.equal(Buffer.from(sink.payload()).toString(), "42");
+  assert.equal(report.initDurationMs, 12.34);
+  assert.equal(report.billedDurationMs, Math.ceil(3.01 + 12.34));
+  assert.equal(report.maxMemoryUsedMb, 36);
+  assert.match(
+    Buffer.from(report.logTail).toString(),
+    /^START RequestId: r1 Version: \$LATEST\nEND RequestId: r1\nREPORT RequestId: r1\t/,
+  );
+  assert.deepEqual(made.states, ["Idle", "Busy", "Idle"]);
+  await made.slot.end("drain");
+});
+
+test("a second invocation is warm and pays for no init", async () => {
+  const made = guest();
+  await ready(made);
+  for (const cold of [true, false]) {
+    const invoked = made.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
+    await settled();
+    answer(made, "1");
+    const { report } = await invoked;
+    assert.equal(report.coldStart, cold);
+    assert.equal(report.initDurationMs === null, !cold);
+  }
+  await made.slot.end("drain");
+});
+
+test("frames out of order end the microVM, and the invocation fails", async (t) => {
+  const wrong: Record<string, (made: ReturnType<typeof guest>) => void> = {
+    "data before a head": (made) => made.say(FromShim.ResponseData, Buffer.from("x")),
+    "done before an answer": (made) => made.say(FromShim.Done),
+    "a second head": (made) => (made.say(FromShim.ResponseHead), made.say(FromShim.ResponseHead)),
+    "ready again": (made) => made.say(FromShim.Ready),
+    "an unknown frame": (made) => made.stream.push(Buffer.from([0, 0, 0, 0, 0x42, 0, 0, 0])),
+    "a length over the limit": (made) => made.stream.push(Buffer.from([255, 255, 255, 255, 0x84, 0, 0, 0])),
+    "a field that points past its end": (made) => made.say(FromShim.Done, Buffer.from([1, 0, 0, 0, 9, 0, 0, 0])),
+  };
+  for (const [name, act] of Object.entries(wrong)) {
+    await t.test(name, async () => {
+      const made = guest();
+      await ready(made);
+      const invoked = made.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
+      invoked.catch(() => {});
+      await settled();
+      act(made);
+      await settled();
+      assert.equal(made.slot.info.state, "Dead");
+      assert.equal(made.killed.length, 1);
+      await assert.rejects(invoked, { name: "ServiceException" });
+    });
+  }
+});
+
+test("more bytes than an answer may have end the microVM", async () => {
+  const made = guest();
+  await ready(made);
+  const invoked = made.slot.invoke(REQUEST, new BufferedSink(), 10);
+  invoked.catch(() => {});
+  await settled();
+  made.say(FromShim.ResponseHead);
+  made.say(FromShim.ResponseData, Buffer.alloc(11));
+  await assert.rejects(invoked, /more than it was told/);
+});
+
+test("a microVM that dies under an invocation fails it, and the first reason is kept", async () => {
+  const made = guest();
+  await ready(made);
+  const invoked = made.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
+  invoked.catch(() => {});
+  await settled();
+  made.exited.resolve({ cause: "crashed", exitCode: null, signal: "SIGSEGV", detail: "the kernel crashed" });
+  await assert.rejects(invoked, /the kernel crashed/);
+  await made.slot.end("drain");
+  assert.equal(made.slot.endReason, "the kernel crashed");
+});
+
+test("a slot that is used once ends after its invocation", async () => {
+  const made = guest({ reuse: "never" });
+  await ready(made);
+  const invoked = made.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
+  await settled();
+  answer(made, "1");
+  await invoked;
+  assert.deepEqual(made.states, ["Idle", "Busy", "Dead"]);
+  assert.deepEqual(made.killed, ["once"]);
+});
+
+test("output is cut into lines, and lines without an end come before the platform's", async () => {
+  const made = guest();
+  await ready(made);
+  const invoked = made.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
+  await settled();
+  const time = Buffer.alloc(8);
+  for (const text of ["one\ntw", "o\nthree"]) made.say(FromShim.Log, Buffer.concat([time, Buffer.from(text)]));
+  answer(made, "1");
+  const { report } = await invoked;
+  assert.match(Buffer.from(report.logTail).toString(), /LATEST\none\ntwo\nthree\nEND/);
+  assert.ok(made.lines.includes("three"));
+  await made.slot.end("drain");
+});
