@@ -14,8 +14,11 @@ struct mapping {
 
 /*
  * V8 counts an external ArrayBuffer as if its pages came from the heap and collects garbage accordingly. Guest
- * memory costs this process address space only, so what V8 added is taken off again.
+ * memory costs this process address space only, so what V8 will add is taken off first. Its count must not become
+ * negative, and more than 64 MiB added at once starts a collection: hence the reserve and the limit on a slice.
  */
+#define SLICE_BYTES_MAX (32 * 1024 * 1024)
+
 static void adjust_accounting(napi_env env, int64_t bytes)
 {
 	int64_t total;
@@ -51,7 +54,7 @@ static int check_memory_file(int fd, uint64_t end)
 }
 
 /*
- * mapMemory(fd, offset, bytes): an ArrayBuffer, or a negative errno: EMEDIUMTYPE not a memfd, EPERM not sealed
+ * mapMemory(fd, offset, bytes): an ArrayBuffer of at most SLICE_BYTES_MAX, or a negative errno: EMEDIUMTYPE not a memfd, EPERM not sealed
  * against shrinking, ERANGE shorter than the region. The descriptor may be closed afterwards.
  */
 static napi_value map_memory(napi_env env, napi_callback_info info)
@@ -83,9 +86,9 @@ static napi_value map_memory(napi_env env, napi_callback_info info)
 	/* A child made by fork needs none of this, and a core dump must not hold a guest's memory. */
 	madvise(mapping->address, bytes, MADV_DONTFORK);
 	madvise(mapping->address, bytes, MADV_DONTDUMP);
+	adjust_accounting(env, -(int64_t)bytes);
 	NAPI_OK(napi_create_external_arraybuffer(env, mapping->address, bytes, mapping_finalize, mapping, &buffer));
 	NAPI_OK(napi_wrap(env, buffer, mapping, NULL, NULL, NULL));
-	adjust_accounting(env, -(int64_t)bytes);
 	return buffer;
 }
 
@@ -95,21 +98,23 @@ static napi_value unmap_memory(napi_env env, napi_callback_info info)
 	struct mapping *mapping = NULL;
 	napi_value argument[1];
 	void *address;
+	size_t bytes;
 
 	arguments(env, info, argument, 1);
 	if (napi_remove_wrap(env, argument[0], (void **)&mapping) != napi_ok)
 		return from_int(env, -EINVAL);
 	/* The finalizer may run inside the call and frees `mapping`: take what is needed first. */
 	address = mapping->address;
-	adjust_accounting(env, (int64_t)mapping->bytes);
+	bytes = mapping->bytes;
 	mapping->address = NULL;
-	size_t bytes = mapping->bytes;
 	NAPI_OK(napi_detach_arraybuffer(env, argument[0]));
+	adjust_accounting(env, (int64_t)bytes);
 	return from_result(env, munmap(address, bytes));
 }
 
 void memory_register(napi_env env, napi_value exports)
 {
+	adjust_accounting(env, SLICE_BYTES_MAX);
 	export_function(env, exports, "mapMemory", map_memory);
 	export_function(env, exports, "unmapMemory", unmap_memory);
 }

@@ -70,12 +70,6 @@ static void child_run(struct child *child)
 		if (sched_setaffinity(0, sizeof(cpus), &cpus) < 0)
 			child_fail(child, 2);
 	}
-	for (size_t i = 0; i + 1 < child->limit_count; i += 2) {
-		struct rlimit limit = { (rlim_t)child->limits[i + 1], (rlim_t)child->limits[i + 1] };
-
-		if (setrlimit((__rlimit_resource_t)child->limits[i], &limit) < 0)
-			child_fail(child, 3);
-	}
 	/* First out of the way of every target, then into place; close-on-exec takes the rest. */
 	for (size_t i = 0; i < child->descriptor_count; i++) {
 		moved[i] = fcntl(child->descriptors[i], F_DUPFD_CLOEXEC, (int)child->descriptor_count);
@@ -86,6 +80,13 @@ static void child_run(struct child *child)
 		if (dup2(moved[i], (int)i) < 0)
 			child_fail(child, 4);
 	syscall(SYS_close_range, (unsigned)child->descriptor_count, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
+	/* Only now: ours may be beyond what the child may open. */
+	for (size_t i = 0; i + 1 < child->limit_count; i += 2) {
+		struct rlimit limit = { (rlim_t)child->limits[i + 1], (rlim_t)child->limits[i + 1] };
+
+		if (setrlimit((__rlimit_resource_t)child->limits[i], &limit) < 0)
+			child_fail(child, 3);
+	}
 	/* The raw calls: glibc's would ask every thread of the parent to change its user too. */
 	if (child->user >= 0) {
 		if (syscall(SYS_setgroups, 0, NULL) < 0 || syscall(SYS_setresgid, child->user, child->user, child->user) < 0 ||

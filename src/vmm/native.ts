@@ -91,8 +91,11 @@ export const checked = (what: string, result: number): number => {
   return result;
 };
 
+/** Most bytes of one mapping (SLICE_BYTES_MAX in native/binding/memory.c says why); larger regions are mapped in slices. */
+export const MEMORY_SLICE_BYTES: number = 32 * 1024 * 1024;
+
 /**
- * Maps guest memory that came as a descriptor. Throws when it is not a memfd sealed against shrinking or is too short:
+ * Maps a slice of guest memory that came as a descriptor. Throws when it is not a memfd sealed against shrinking or is too short:
  * an access beyond its end would kill this process.
  */
 export const mapMemory = (fd: number, offset: number, bytes: number): ArrayBuffer => {

@@ -1,4 +1,3 @@
-import { MEMORY_REGIONS_MAX } from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
 
 /** A stretch of guest memory: `bytes` holds the guest's addresses from `start` on. */
@@ -27,34 +26,44 @@ export class Region implements MemoryRegion {
  * reads it once, into a local variable.
  */
 export class GuestMemory {
-  readonly regions: readonly Region[];
+  /** By address. Neighbours may touch: a large memory comes in slices. */
+  readonly #regions: readonly Region[];
   #last: Region;
 
+  /** Throws `DeviceError` when regions overlap or there is none. */
   constructor(regions: readonly MemoryRegion[]) {
-    const [first] = regions;
-    if (first === undefined || regions.length > MEMORY_REGIONS_MAX)
-      throw new DeviceError(
-        `Guest memory has ${String(regions.length)} regions; 1 to ${String(MEMORY_REGIONS_MAX)} may be`,
-      );
-    this.regions = regions.map((region) => new Region(region));
-    this.#last = this.regions[0] ?? new Region(first);
-    const sorted = this.regions.toSorted((a, b) => a.start - b.start);
-    for (const [i, region] of sorted.entries()) {
-      const next = sorted[i + 1];
+    this.#regions = regions.map((region) => new Region(region)).toSorted((a, b) => a.start - b.start);
+    const [first] = this.#regions;
+    if (first === undefined) throw new DeviceError("A guest without memory");
+    this.#last = first;
+    for (const [i, region] of this.#regions.entries()) {
+      const next = this.#regions[i + 1];
       if (next !== undefined && next.start < region.end) throw new DeviceError("Regions of guest memory overlap");
     }
   }
 
+  /** The region in which an address lies. Throws `DeviceError` when there is none. */
+  regionOf(address: number): Region {
+    const last = this.#last;
+    if (address >= last.start && address < last.end) return last;
+    let low = 0;
+    let high = this.#regions.length - 1;
+    while (low <= high) {
+      const middle = (low + high) >> 1;
+      const region = this.#regions[middle];
+      if (region === undefined) break;
+      if (address < region.start) high = middle - 1;
+      else if (address >= region.end) low = middle + 1;
+      else return (this.#last = region);
+    }
+    throw new DeviceError(`Address 0x${address.toString(16)} is outside of the guest's memory`);
+  }
+
   /** The region that holds all of [address, address + length). Throws `DeviceError` when there is none. */
   locate(address: number, length: number): Region {
-    const last = this.#last;
-    if (address >= last.start && address + length <= last.end) return last;
-    for (const region of this.regions) {
-      if (address >= region.start && address + length <= region.end) {
-        this.#last = region;
-        return region;
-      }
-    }
-    throw new DeviceError(`Address 0x${address.toString(16)} + ${String(length)} is outside of the guest's memory`);
+    const region = this.regionOf(address);
+    if (address + length > region.end)
+      throw new DeviceError(`Address 0x${address.toString(16)} + ${String(length)} leaves the guest's memory`);
+    return region;
   }
 }

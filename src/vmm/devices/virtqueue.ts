@@ -134,30 +134,36 @@ export class Virtqueue {
       const next = this.#descriptors.getUint16(at + 14, true);
       if ((flags & FLAG_INDIRECT) !== 0) throw new DeviceError("An indirect descriptor, which was not offered");
       if (high > ADDRESS_HIGH_MAX) throw new DeviceError("A descriptor's address is beyond any memory");
-      this.#add(chain, count, high * 0x1_0000_0000 + low, length, (flags & FLAG_WRITE) !== 0);
+      this.#add(chain, high * 0x1_0000_0000 + low, length, (flags & FLAG_WRITE) !== 0);
       if ((flags & FLAG_NEXT) === 0) return;
       index = next;
     }
   }
 
-  #add(chain: Chain, position: number, address: number, length: number, writable: boolean): void {
-    const region = this.#memory.locate(address, length);
-    const offset = address - region.start;
-    const buffer = chain.buffers[position];
+  /** A descriptor's memory, as one buffer, or as several where it goes on in the next region. */
+  #add(chain: Chain, address: number, length: number, writable: boolean): void {
+    if (!writable && chain.writableCount > 0) throw new DeviceError("A readable descriptor after a writable one");
+    for (let at = address, left = length; left > 0;) {
+      const region = this.#memory.regionOf(at);
+      const take = Math.min(left, region.end - at);
+      this.#addBuffer(chain, region, at - region.start, take);
+      if (writable) chain.writableCount++;
+      else chain.readableCount++;
+      at += take;
+      left -= take;
+    }
+    if (writable) chain.writableBytes += length;
+    else chain.readableBytes += length;
+  }
+
+  #addBuffer(chain: Chain, region: Region, offset: number, length: number): void {
+    const buffer = chain.buffers[chain.readableCount + chain.writableCount];
     if (buffer === undefined) {
       chain.buffers.push({ region, offset, length });
     } else {
       buffer.region = region;
       buffer.offset = offset;
       buffer.length = length;
-    }
-    if (writable) {
-      chain.writableCount++;
-      chain.writableBytes += length;
-    } else {
-      if (chain.writableCount > 0) throw new DeviceError("A readable descriptor after a writable one");
-      chain.readableCount++;
-      chain.readableBytes += length;
     }
   }
 

@@ -4,13 +4,14 @@ import { DeviceError } from "../devices/device-error.ts";
 import { GuestMemory, type MemoryRegion } from "../devices/guest-memory.ts";
 import type { VirtioDevice } from "../devices/virtio-device.ts";
 import { Virtqueue, type VirtqueueLayout } from "../devices/virtqueue.ts";
-import { MEMORY_REGIONS_MAX, VHOST_USER_PAYLOAD_BYTES_MAX } from "../limits.ts";
+import { GUEST_MEMORY_MIB_MAX, MEMORY_REGIONS_MAX, VHOST_USER_PAYLOAD_BYTES_MAX } from "../limits.ts";
 import {
   checked,
   FILE_TYPE_ANONYMOUS,
   FILE_TYPE_FIFO,
   FILE_TYPE_SOCKET,
   mapMemory,
+  MEMORY_SLICE_BYTES,
   native,
   RECEIVE_DESCRIPTORS_LENGTH,
   WOULD_BLOCK,
@@ -53,6 +54,8 @@ const PROTOCOL_FEATURE_CONFIG = 1n << 9n;
 const VRING_NO_DESCRIPTOR = 0x100;
 const REGION_BYTES = 32;
 const PAGE_BYTES = 4096n;
+/** Of addresses, sizes and offsets of guest memory. */
+const REGION_BYTES_MAX = BigInt(GUEST_MEMORY_MIB_MAX) << 21n;
 
 /** What interrupts may go through: a pipe by the protocol, in fact UML gives one end of a socket pair. */
 const SIGNAL_TYPES: ReadonlySet<number> = new Set([FILE_TYPE_ANONYMOUS, FILE_TYPE_FIFO, FILE_TYPE_SOCKET]);
@@ -316,31 +319,26 @@ export class VhostUserBackend implements Disposable {
         `vhost-user: ${String(count)} memory regions with ${String(this.#descriptors.length)} descriptors`,
       );
     const regions: MemoryRegion[] = [];
-    for (let i = 0; i < count; i++)
-      regions.push(this.#mapRegion(payload, 8 + i * REGION_BYTES, this.#descriptors[i] ?? -1));
+    for (let i = 0; i < count; i++) this.#mapRegion(payload, 8 + i * REGION_BYTES, this.#descriptors[i] ?? -1, regions);
     this.#memory = new GuestMemory(regions);
   }
 
   /** A region: u64 guest address, u64 size, u64 user address, u64 offset in the file. */
-  #mapRegion(payload: DataView<ArrayBuffer>, at: number, fd: number): MemoryRegion {
+  #mapRegion(payload: DataView<ArrayBuffer>, at: number, fd: number, regions: MemoryRegion[]): void {
     const start = payload.getBigUint64(at, true);
     const size = payload.getBigUint64(at + 8, true);
     const offset = payload.getBigUint64(at + 24, true);
-    const limit = BigInt(Number.MAX_SAFE_INTEGER);
-    if (
-      size === 0n ||
-      start + size > limit ||
-      offset + size > limit ||
-      start % PAGE_BYTES !== 0n ||
-      offset % PAGE_BYTES !== 0n
-    )
-      throw new DeviceError("vhost-user: an impossible memory region");
-    try {
-      const buffer = mapMemory(fd, Number(offset), Number(size));
-      this.#buffers.push(buffer);
-      return { start: Number(start), bytes: new Uint8Array(buffer) };
-    } catch (error) {
-      throw new DeviceError(`vhost-user: ${error instanceof Error ? error.message : "memory"}`, { cause: error });
+    const pages = [start, size, offset].every((value) => value % PAGE_BYTES === 0n && value <= REGION_BYTES_MAX);
+    if (!pages || size === 0n) throw new DeviceError("vhost-user: an impossible memory region");
+    for (let done = 0; done < Number(size); done += MEMORY_SLICE_BYTES) {
+      const bytes = Math.min(MEMORY_SLICE_BYTES, Number(size) - done);
+      try {
+        const buffer = mapMemory(fd, Number(offset) + done, bytes);
+        this.#buffers.push(buffer);
+        regions.push({ start: Number(start) + done, bytes: new Uint8Array(buffer) });
+      } catch (error) {
+        throw new DeviceError(`vhost-user: ${error instanceof Error ? error.message : "memory"}`, { cause: error });
+      }
     }
   }
 
