@@ -70,35 +70,40 @@ export const assembleHearth: AssembleHearth = async (options) => {
 
   const frontend = stack.use(
     await startFrontend({
-      ...options,
+      listen: options.listen,
+      auth: options.auth === "none" ? "none" : [options.credentials],
+      config: {
+        accountId: options.accountId,
+        region: options.region,
+        runtimes: listRuntimes().map((runtime) => runtime.name),
+        reuse: options.reuse,
+        concurrencyMax: CONCURRENCY_ACCOUNT_DEFAULT,
+      },
       store,
       code,
-      logs,
       metrics,
+      log,
       workerManager: manager,
       workers: (workerId) => {
         if (workerId === worker.workerId) return worker;
         throw serviceFailure(`Worker ${workerId} is not known here.`);
       },
-      runtimes: listRuntimes().map((runtime) => runtime.name),
     }),
   );
   const owned = stack.move();
   return {
-    address: frontend.address,
+    address: { host: frontend.address, port: frontend.port },
     hypervisor,
     slots: { listSlots: () => worker.measureSlots(), report: () => worker.report() },
     metrics,
-    drain: async (timeoutMs) => {
-      await frontend.stopAccepting();
-      const endMs = performance.now() + timeoutMs;
-      while ((await manager.concurrency()).account > 0 && performance.now() < endMs) await wait(DRAIN_POLL_MS);
+    drain: (timeoutMs) => Promise.race([frontend.drain(), wait(timeoutMs, undefined, { ref: false })]),
+    [Symbol.asyncDispose]: async () => {
+      // First the microVMs: what still runs in them fails now, so that the Frontend has nothing to wait for.
+      await worker[Symbol.asyncDispose]();
+      await owned.disposeAsync();
     },
-    [Symbol.asyncDispose]: () => owned.disposeAsync(),
   };
 };
-
-const DRAIN_POLL_MS = 20;
 
 interface WorkerParts {
   readonly metrics: ReturnType<typeof createMetrics>;
@@ -118,6 +123,8 @@ const startWorker = async (
     runDir: join(options.dataDir, "vm"),
     sharedImagesDir: images.directory,
   });
+  const stale = hypervisor.cleanStale();
+  if (stale.length > 0) log.warn({ count: stale.length }, "removed what was left of microVMs of an earlier run");
   const worker = new MicroManager({
     workerId: hostname(),
     nowMs: Date.now,

@@ -85,6 +85,8 @@ export type HypervisorProbe =
 export interface Hypervisor {
   readonly name: "uml" | "kvm" | "firecracker";
   probe(): Promise<HypervisorProbe>;
+  /** Removes what a crashed process of ours left on this host; returns the ids of its microVMs. Call before the first `spawn`. */
+  cleanStale(): readonly string[];
   /** Spawns a microVM; resolves as soon as its process runs (the guest is still booting). */
   spawn(config: MicroVmConfig): Promise<MicroVm>;
 }
