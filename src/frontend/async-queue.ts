@@ -47,7 +47,7 @@ export const afterServiceError = (event: EventRecord, nowMs: number, error: unkn
  * Runs accepted events through the synchronous path. Events are leased while they run and the leases renewed, so that
  * what a crash interrupts is run again soon; an event may therefore run twice, as Lambda's may.
  */
-export class AsyncQueue implements AsyncDisposable {
+export class AsyncQueue {
   readonly #services: InvokeServices;
   readonly #parallelMax: number;
   readonly #running = new Map<string, Promise<void>>();
@@ -70,10 +70,15 @@ export class AsyncQueue implements AsyncDisposable {
     this.#wake.abort();
   }
 
-  /** Takes no more events and waits for those that run. What is not finished stays in the store. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  /** Takes no more events; those that run go on. What is not finished stays in the store. */
+  stop(): void {
     this.#stopped.abort();
     this.#wake.abort();
+  }
+
+  /** Stops, and waits for those that run. */
+  async drain(): Promise<void> {
+    this.stop();
     await this.#loops;
     await Promise.all(this.#running.values());
   }

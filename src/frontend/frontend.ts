@@ -1,38 +1,73 @@
-import { ASYNC_PARALLEL_DEFAULT } from "../wire/limits.ts";
+import { ASYNC_PARALLEL_DEFAULT, CONCURRENCY_ACCOUNT_DEFAULT } from "../wire/limits.ts";
+import type { ReusePolicy } from "../wire/slot.ts";
 import { CodeLinks } from "./api/code-links.ts";
 import type { ApiServices } from "./api/context.ts";
 import { AsyncQueue } from "./async-queue.ts";
 import { noAuthenticator, sigV4Authenticator } from "./auth.ts";
-import type { Credentials } from "./auth.ts";
+import type { Authenticator, Credentials } from "./auth.ts";
 import { systemClock } from "./clock.ts";
 import type { Clock } from "./clock.ts";
 import { FunctionCache } from "./function-cache.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { buildServer } from "./server.ts";
-import type { Dependencies } from "./services.ts";
+import type { Dependencies, FrontendConfig } from "./services.ts";
 
 export type { Credentials } from "./auth.ts";
 export type { Clock } from "./clock.ts";
 export { REUSE_TAG } from "./function-cache.ts";
 export type { Dependencies, FrontendConfig } from "./services.ts";
 
-export interface FrontendOptions extends Omit<Dependencies, "clock"> {
+export interface FrontendOptions extends Omit<Dependencies, "clock" | "config"> {
   readonly listen: { readonly host: string; readonly port: number };
-  /** The keys that may sign, or `none`: whoever reaches the address may do everything. */
-  readonly auth: readonly Credentials[] | "none";
+  /** `none`: whoever reaches the address may do everything. */
+  readonly auth: "sigv4" | "none";
+  /** The keys that may sign. */
+  readonly credentials: Credentials;
+  readonly accountId: string;
+  readonly region: string;
+  /** Names of the runtimes that are installed, e.g. nodejs24.x. */
+  readonly runtimes: readonly string[];
+  /** For functions without the tag `hearth:reuse`. */
+  readonly reuse: ReusePolicy;
+  /** Concurrent executions of the account, as the Worker Manager holds them. */
+  readonly concurrencyMax?: number;
   readonly clock?: Clock;
   /** Asynchronous invocations at once; 0 leaves the queue to other Frontends. */
   readonly asyncParallel?: number;
 }
 
-/** A Frontend that serves. */
+/** A Frontend that serves. Disposing it ends it at once; what `drain` does not wait for is cut off. */
 export interface Frontend extends AsyncDisposable {
-  readonly address: string;
+  readonly address: { readonly host: string; readonly port: number };
   /** The port that was really taken. */
   readonly port: number;
-  /** Takes no new request and no new event, and waits for those under way. Disposing does the same. */
+  /** Takes no new request and no new event from now on; what is under way goes on. */
+  stopAccepting(): void;
+  /** Stops accepting, and resolves when nothing is under way any more. */
   drain(): Promise<void>;
 }
+
+const configOf = (options: FrontendOptions): FrontendConfig => ({
+  accountId: options.accountId,
+  region: options.region,
+  runtimes: options.runtimes,
+  reuse: options.reuse,
+  concurrencyMax: options.concurrencyMax ?? CONCURRENCY_ACCOUNT_DEFAULT,
+});
+
+const authenticatorOf = ({ auth, credentials, region }: FrontendOptions, clock: Clock): Authenticator =>
+  auth === "none"
+    ? noAuthenticator
+    : sigV4Authenticator({ credentials: [credentials], region, nowMs: () => clock.now() });
+
+const servicesOf = (options: FrontendOptions, clock: Clock): ApiServices => {
+  const config = configOf(options);
+  const functions = new FunctionCache(options.store, config, clock);
+  const lifecycle = new Lifecycle({ ...options, config }, functions);
+  const invocation = { ...options, config, clock, functions, lifecycle };
+  const queue = new AsyncQueue(invocation, options.asyncParallel ?? ASYNC_PARALLEL_DEFAULT);
+  return { ...invocation, queue, links: new CodeLinks(clock) };
+};
 
 /**
  * Starts a Frontend: ends what a crash left half done, listens, and runs the queue of asynchronous invocations.
@@ -40,32 +75,36 @@ export interface Frontend extends AsyncDisposable {
  */
 export const startFrontend = async (options: FrontendOptions): Promise<Frontend> => {
   const clock = options.clock ?? systemClock;
-  const dependencies: Dependencies = { ...options, clock };
-  const { store, code, config, log } = dependencies;
-  const functions = new FunctionCache(store, config, clock);
-  const lifecycle = new Lifecycle(dependencies, functions);
-  const parallel = options.asyncParallel ?? ASYNC_PARALLEL_DEFAULT;
-  const queue = new AsyncQueue({ ...dependencies, functions, lifecycle }, parallel);
-  const services: ApiServices = { ...dependencies, functions, lifecycle, queue, links: new CodeLinks(clock) };
-  const authenticate =
-    options.auth === "none"
-      ? noAuthenticator
-      : sigV4Authenticator({ credentials: options.auth, region: config.region, nowMs: () => clock.now() });
-
+  const services = servicesOf(options, clock);
+  const { store, code, log, lifecycle, queue } = services;
   await lifecycle.repair();
   await code.collect(await store.digestsInUse());
-  const app = buildServer(services, authenticate);
-  await app.listen({ host: options.listen.host, port: options.listen.port });
-  if (parallel > 0) queue.start();
+  const app = buildServer(services, authenticatorOf(options, clock));
+  await app.listen({ ...options.listen });
+  if (options.asyncParallel !== 0) queue.start();
   const address = app.server.address();
   if (address === null || typeof address === "string") throw new Error("The HTTP server has no address");
-  log.info({ address: address.address, port: address.port }, "the Lambda API is served");
+  const { address: host, port } = address;
+  log.info({ host, port }, "the Lambda API is served");
 
-  let draining: Promise<void> | null = null;
-  const end = async (): Promise<void> => {
-    await Promise.all([app.close(), queue[Symbol.asyncDispose]()]);
-    await lifecycle.drain();
+  let closing: Promise<void> | null = null;
+  const stopAccepting = (): void => {
+    queue.stop();
+    closing ??= app.close();
+    closing.catch((error: unknown) => log.error({ err: error }, "the HTTP server did not close"));
   };
-  const drain = (): Promise<void> => (draining ??= end());
-  return { address: address.address, port: address.port, drain, [Symbol.asyncDispose]: drain };
+  return {
+    address: { host, port },
+    port,
+    stopAccepting,
+    drain: async () => {
+      stopAccepting();
+      await Promise.all([closing, queue.drain(), lifecycle.drain()]);
+    },
+    [Symbol.asyncDispose]: async () => {
+      stopAccepting();
+      app.server.closeAllConnections();
+      await Promise.all([closing, lifecycle.drain()]);
+    },
+  };
 };

@@ -44,20 +44,18 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
   const echo = new Echo();
   const frontend = await startFrontend({
     listen: { host: "127.0.0.1", port: 0 },
-    auth: options.auth ?? [KEYS],
+    auth: options.auth ?? "sigv4",
+    credentials: KEYS,
     ...(options.clock === undefined ? {} : { clock: options.clock }),
     ...(options.asyncParallel === undefined ? {} : { asyncParallel: options.asyncParallel }),
     store,
     code,
     workerManager: echo,
     workers: () => echo,
-    config: {
-      accountId: ACCOUNT,
-      region: REGION,
-      runtimes: ["nodejs22.x", "nodejs24.x", "provided.al2023"],
-      reuse: "always",
-      concurrencyMax: 1_000,
-    },
+    accountId: ACCOUNT,
+    region: REGION,
+    runtimes: ["nodejs22.x", "nodejs24.x", "provided.al2023"],
+    reuse: "always",
     log: silentLog(),
     metrics: { invoke: () => undefined },
   });
@@ -72,6 +70,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     frontend,
     [Symbol.asyncDispose]: async () => {
       client.destroy();
+      await frontend.drain();
       await frontend[Symbol.asyncDispose]();
       await store[Symbol.asyncDispose]();
       if (options.directory === undefined) await rm(directory, { recursive: true });
