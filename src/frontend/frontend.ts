@@ -1,5 +1,4 @@
-import { ASYNC_PARALLEL_DEFAULT, CONCURRENCY_ACCOUNT_DEFAULT } from "../wire/limits.ts";
-import type { ReusePolicy } from "../wire/slot.ts";
+import { ASYNC_PARALLEL_DEFAULT } from "../wire/limits.ts";
 import { CodeLinks } from "./api/code-links.ts";
 import type { ApiServices } from "./api/context.ts";
 import { AsyncQueue } from "./async-queue.ts";
@@ -10,27 +9,17 @@ import type { Clock } from "./clock.ts";
 import { FunctionCache } from "./function-cache.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { buildServer } from "./server.ts";
-import type { Dependencies, FrontendConfig } from "./services.ts";
+import type { Dependencies } from "./services.ts";
 
 export type { Credentials } from "./auth.ts";
 export type { Clock } from "./clock.ts";
 export { REUSE_TAG } from "./function-cache.ts";
 export type { Dependencies, FrontendConfig } from "./services.ts";
 
-export interface FrontendOptions extends Omit<Dependencies, "clock" | "config"> {
+export interface FrontendOptions extends Omit<Dependencies, "clock"> {
   readonly listen: { readonly host: string; readonly port: number };
-  /** `none`: whoever reaches the address may do everything. */
-  readonly auth: "sigv4" | "none";
-  /** The keys that may sign. */
-  readonly credentials: Credentials;
-  readonly accountId: string;
-  readonly region: string;
-  /** Names of the runtimes that are installed, e.g. nodejs24.x. */
-  readonly runtimes: readonly string[];
-  /** For functions without the tag `hearth:reuse`. */
-  readonly reuse: ReusePolicy;
-  /** Concurrent executions of the account, as the Worker Manager holds them. */
-  readonly concurrencyMax?: number;
+  /** The keys that may sign, or `none`: whoever reaches the address may do everything. */
+  readonly auth: readonly Credentials[] | "none";
   readonly clock?: Clock;
   /** Asynchronous invocations at once; 0 leaves the queue to other Frontends. */
   readonly asyncParallel?: number;
@@ -38,7 +27,7 @@ export interface FrontendOptions extends Omit<Dependencies, "clock" | "config"> 
 
 /** A Frontend that serves. Disposing it ends it at once; what `drain` does not wait for is cut off. */
 export interface Frontend extends AsyncDisposable {
-  readonly address: { readonly host: string; readonly port: number };
+  readonly address: string;
   /** The port that was really taken. */
   readonly port: number;
   /** Takes no new request and no new event from now on; what is under way goes on. */
@@ -47,24 +36,15 @@ export interface Frontend extends AsyncDisposable {
   drain(): Promise<void>;
 }
 
-const configOf = (options: FrontendOptions): FrontendConfig => ({
-  accountId: options.accountId,
-  region: options.region,
-  runtimes: options.runtimes,
-  reuse: options.reuse,
-  concurrencyMax: options.concurrencyMax ?? CONCURRENCY_ACCOUNT_DEFAULT,
-});
-
-const authenticatorOf = ({ auth, credentials, region }: FrontendOptions, clock: Clock): Authenticator =>
+const authenticatorOf = ({ auth, config }: FrontendOptions, clock: Clock): Authenticator =>
   auth === "none"
     ? noAuthenticator
-    : sigV4Authenticator({ credentials: [credentials], region, nowMs: () => clock.now() });
+    : sigV4Authenticator({ credentials: auth, region: config.region, nowMs: () => clock.now() });
 
 const servicesOf = (options: FrontendOptions, clock: Clock): ApiServices => {
-  const config = configOf(options);
-  const functions = new FunctionCache(options.store, config, clock);
-  const lifecycle = new Lifecycle({ ...options, config }, functions);
-  const invocation = { ...options, config, clock, functions, lifecycle };
+  const functions = new FunctionCache(options.store, options.config, clock);
+  const lifecycle = new Lifecycle(options, functions);
+  const invocation = { ...options, clock, functions, lifecycle };
   const queue = new AsyncQueue(invocation, options.asyncParallel ?? ASYNC_PARALLEL_DEFAULT);
   return { ...invocation, queue, links: new CodeLinks(clock) };
 };
@@ -94,7 +74,7 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
     closing.catch((error: unknown) => log.error({ err: error }, "the HTTP server did not close"));
   };
   return {
-    address: { host, port },
+    address: host,
     port,
     stopAccepting,
     drain: async () => {

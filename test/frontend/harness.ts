@@ -44,18 +44,20 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
   const echo = new Echo();
   const frontend = await startFrontend({
     listen: { host: "127.0.0.1", port: 0 },
-    auth: options.auth ?? "sigv4",
-    credentials: KEYS,
+    auth: options.auth ?? [KEYS],
     ...(options.clock === undefined ? {} : { clock: options.clock }),
     ...(options.asyncParallel === undefined ? {} : { asyncParallel: options.asyncParallel }),
     store,
     code,
     workerManager: echo,
     workers: () => echo,
-    accountId: ACCOUNT,
-    region: REGION,
-    runtimes: ["nodejs22.x", "nodejs24.x", "provided.al2023"],
-    reuse: "always",
+    config: {
+      accountId: ACCOUNT,
+      region: REGION,
+      runtimes: ["nodejs22.x", "nodejs24.x", "provided.al2023"],
+      reuse: "always",
+      concurrencyMax: 1_000,
+    },
     log: silentLog(),
     metrics: { invoke: () => undefined },
   });
