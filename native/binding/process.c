@@ -1,7 +1,9 @@
 /*
  * Starting a hypervisor's process. Unlike child_process.spawn the child shares this process's memory until it
  * executes (vfork), so a large monitor with thousands of mappings starts one as fast as a small one; and it enters
- * its cgroups, its CPU, its limits and its user before the program runs, not after.
+ * its cgroups, its CPU, its limits and its user before the program runs, not after. Entering a cgroup can take 10 ms
+ * (an RCU grace period), and vfork holds the thread that calls it: so that is one of libuv's pool, not the loop's.
+ * Those live as long as the process, which matters because the child is to die with the thread that made it.
  */
 #include "binding.h"
 
@@ -17,21 +19,25 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define DESCRIPTORS_MAX 64
+#define NUMBERS_MAX 16
 
 struct child {
 	char **arguments;
 	char **environment;
-	const int *descriptors; /* the child's 0, 1, 2, … */
+	int descriptors[NUMBERS_MAX]; /* the child's 0, 1, 2, … */
 	size_t descriptor_count;
-	const int *cgroups; /* descriptors of cgroup.procs files */
+	int cgroups[NUMBERS_MAX]; /* descriptors of cgroup.procs files */
 	size_t cgroup_count;
-	const double *limits; /* resource, value, resource, value, … */
+	double limits[NUMBERS_MAX]; /* resource, value, resource, value, … */
 	size_t limit_count;
 	int cpu; /* -1: any */
 	int user; /* -1: stay who we are */
 	int failed_errno;
 	int failed_stage; /* see STAGES in src/vmm/native.ts */
+	pid_t pid;
+	int pidfd;
+	napi_async_work work;
+	napi_ref done;
 };
 
 static void child_fail(struct child *child, int stage)
@@ -56,7 +62,7 @@ static void child_reset_signals(void)
 /* Runs on the parent's memory and a borrowed stack: system calls only, and never returns. */
 static void child_run(struct child *child)
 {
-	int moved[DESCRIPTORS_MAX];
+	int moved[NUMBERS_MAX];
 	cpu_set_t cpus;
 
 	child_reset_signals();
@@ -126,54 +132,90 @@ static void free_texts(char **texts)
 	free(texts);
 }
 
-/*
- * spawn(arguments, environment, descriptors, cgroups, limits, cpu, user, result): result[0] is the pid, result[1] a
- * pidfd. Returns 0, or -errno with result[0] the stage that failed.
- */
-static napi_value spawn(napi_env env, napi_callback_info info)
+/* On a thread of the pool. */
+static void spawn_execute(napi_env env, void *data)
 {
-	struct child child = { .failed_errno = 0 };
-	napi_value argument[8];
+	struct child *child = data;
 	sigset_t all, before;
-	size_t length;
-	int *result, error;
-	pid_t pid;
 
-	arguments(env, info, argument, 8);
-	child.arguments = to_texts(env, argument[0]);
-	child.environment = to_texts(env, argument[1]);
-	child.descriptors = to_array(env, argument[2], &child.descriptor_count);
-	child.cgroups = to_array(env, argument[3], &child.cgroup_count);
-	child.limits = to_array(env, argument[4], &child.limit_count);
-	child.cpu = to_int(env, argument[5]);
-	child.user = to_int(env, argument[6]);
-	result = to_array(env, argument[7], &length);
-
+	(void)env;
 	/* No handler of ours may run in the child while it shares our memory. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	pid = vfork();
-	if (pid == 0)
-		child_run(&child);
-	error = pid < 0 ? errno : child.failed_errno;
+	child->pid = vfork();
+	if (child->pid == 0)
+		child_run(child);
+	if (child->pid < 0)
+		child->failed_errno = errno;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	free_texts(child.arguments);
-	free_texts(child.environment);
+	if (child->pid < 0)
+		return;
+	if (!child->failed_errno) {
+		child->pidfd = (int)syscall(SYS_pidfd_open, child->pid, 0);
+		if (child->pidfd >= 0)
+			return;
+		child->failed_errno = errno;
+		kill(child->pid, SIGKILL);
+	}
+	waitpid(child->pid, NULL, 0);
+}
 
-	if (error) {
-		if (pid > 0)
-			waitpid(pid, NULL, 0);
-		result[0] = child.failed_stage;
-		return from_int(env, -error);
-	}
-	result[0] = pid;
-	result[1] = (int)syscall(SYS_pidfd_open, pid, 0);
-	if (result[1] < 0) {
-		error = errno;
-		kill(pid, SIGKILL);
-		waitpid(pid, NULL, 0);
-		return from_int(env, -error);
-	}
+/* Back on the loop: done(error, pid or the stage that failed, pidfd). */
+static void spawn_complete(napi_env env, napi_status status, void *data)
+{
+	struct child *child = data;
+	napi_value done, receiver, result[3], ignored;
+	int error = child->failed_errno;
+
+	(void)status;
+	result[0] = from_int(env, -error);
+	result[1] = from_int(env, error ? child->failed_stage : child->pid);
+	result[2] = from_int(env, error ? -1 : child->pidfd);
+	NAPI_OK(napi_get_reference_value(env, child->done, &done));
+	NAPI_OK(napi_get_global(env, &receiver));
+	NAPI_OK(napi_delete_reference(env, child->done));
+	NAPI_OK(napi_delete_async_work(env, child->work));
+	free_texts(child->arguments);
+	free_texts(child->environment);
+	free(child);
+	NAPI_OK(napi_call_function(env, receiver, done, 3, result, &ignored));
+}
+
+static size_t copy_array(napi_env env, napi_value array, void *numbers, size_t size)
+{
+	size_t length = 0;
+	void *data = to_array(env, array, &length);
+
+	if (length > NUMBERS_MAX)
+		napi_fatal_error("hearth binding", NAPI_AUTO_LENGTH, "spawn: too many numbers", NAPI_AUTO_LENGTH);
+	if (length > 0)
+		memcpy(numbers, data, length * size);
+	return length;
+}
+
+/*
+ * spawn(arguments, environment, descriptors, cgroups, limits, cpu, user, done): 0, or -errno. Then done(0, pid, pidfd)
+ * once the program runs, or done(-errno, stage, -1). The descriptors must stay open until then.
+ */
+static napi_value spawn(napi_env env, napi_callback_info info)
+{
+	struct child *child = calloc(1, sizeof(*child));
+	napi_value argument[8], name;
+
+	if (!child)
+		return from_int(env, -ENOMEM);
+	arguments(env, info, argument, 8);
+	child->arguments = to_texts(env, argument[0]);
+	child->environment = to_texts(env, argument[1]);
+	child->descriptor_count = copy_array(env, argument[2], child->descriptors, sizeof(*child->descriptors));
+	child->cgroup_count = copy_array(env, argument[3], child->cgroups, sizeof(*child->cgroups));
+	child->limit_count = copy_array(env, argument[4], child->limits, sizeof(*child->limits));
+	child->cpu = to_int(env, argument[5]);
+	child->user = to_int(env, argument[6]);
+	NAPI_OK(napi_create_reference(env, argument[7], 1, &child->done));
+	NAPI_OK(napi_create_string_utf8(env, "hearth:spawn", NAPI_AUTO_LENGTH, &name));
+	NAPI_OK(napi_create_async_work(env, NULL, name, spawn_execute, spawn_complete, child, &child->work));
+	NAPI_OK(napi_queue_async_work(env, child->work));
 	return from_int(env, 0);
 }
 

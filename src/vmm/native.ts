@@ -27,7 +27,7 @@ interface Binding {
     limits: Float64Array,
     cpu: number,
     user: number,
-    result: Int32Array,
+    done: (error: number, pidOrStage: number, pidfd: number) => void,
   ): number;
   reap(pid: number, result: Int32Array): number;
   sendSignal(pidfd: number, signal: number): number;
@@ -124,6 +124,8 @@ export interface ProcessOptions {
   readonly user: number | null;
 }
 
+/** NUMBERS_MAX in native/binding/process.c. */
+const SPAWN_NUMBERS_MAX = 16;
 const STAGES = [
   "start",
   "enter its cgroup",
@@ -134,20 +136,30 @@ const STAGES = [
   "run",
 ];
 
-/** Starts a process that dies with this one. Throws with the step that failed. The caller owns the pidfd and reaps the pid. */
-export const spawnProcess = (options: ProcessOptions): { readonly pid: number; readonly pidfd: number } => {
-  const result = new Int32Array(2);
-  const error = native().spawn(
-    options.argv,
-    options.environment,
-    Int32Array.from(options.descriptors),
-    Int32Array.from(options.cgroups),
-    Float64Array.from(options.limits.flat()),
-    options.cpu ?? -1,
-    options.user ?? -1,
-    result,
-  );
-  const [pid = -1, pidfd = -1] = result;
-  if (error < 0) throw new NativeError(`${options.argv[0] ?? "process"}: cannot ${STAGES[pid] ?? "start"}`, error);
-  return { pid, pidfd };
-};
+/**
+ * Starts a process that dies with this one; resolves when its program runs. Rejects with the step that failed. The
+ * descriptors must stay open until then. The caller owns the pidfd and reaps the pid.
+ */
+export const spawnProcess = (options: ProcessOptions): Promise<{ readonly pid: number; readonly pidfd: number }> =>
+  new Promise((resolve, reject) => {
+    const lists = [options.descriptors, options.cgroups, options.limits.flat()];
+    if (lists.some((list) => list.length > SPAWN_NUMBERS_MAX))
+      throw new Error("Too many descriptors, cgroups or limits");
+    const fail = (stage: number, error: number): void => {
+      reject(new NativeError(`${options.argv[0] ?? "process"}: cannot ${STAGES[stage] ?? "start"}`, error));
+    };
+    const queued = native().spawn(
+      options.argv,
+      options.environment,
+      Int32Array.from(options.descriptors),
+      Int32Array.from(options.cgroups),
+      Float64Array.from(options.limits.flat()),
+      options.cpu ?? -1,
+      options.user ?? -1,
+      (error, pidOrStage, pidfd) => {
+        if (error < 0) fail(pidOrStage, error);
+        else resolve({ pid: pidOrStage, pidfd });
+      },
+    );
+    if (queued < 0) fail(0, queued);
+  });

@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
+import { once } from "node:events";
+import { createServer } from "node:net";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { finished } from "node:stream/promises";
@@ -231,4 +234,33 @@ test("what cannot be is refused with the reason", async () => {
   await using vm = await hypervisor.spawn(good);
   await assert.rejects(hypervisor.spawn(good), /EEXIST/);
   assert.ok(existsSync(join(guest.runDir, vm.id)));
+});
+
+test("a monitor that is killed takes its guests with it, and the next one cleans up", async () => {
+  const monitor = spawn(process.execPath, [new URL("monitor.ts", import.meta.url).pathname, guest.runDir, guest.image]);
+  const [line] = (await once(monitor.stdout, "data")) as [Buffer];
+  const pid = Number(String(line));
+  assert.ok(existsSync(`/proc/${String(pid)}`));
+  assert.deepEqual(hypervisor.cleanStale(), [], "nothing of a living monitor is touched");
+  monitor.kill("SIGKILL");
+  await once(monitor, "exit");
+  for (let i = 0; i < 500 && existsSync(`/proc/${String(pid)}`); i++) await sleep(10);
+  assert.ok(!existsSync(`/proc/${String(pid)}`));
+  assert.deepEqual(hypervisor.cleanStale(), ["orphan"]);
+  assert.ok(!existsSync(join(guest.runDir, "orphan")));
+});
+
+test("what a guest's process does in its own directory stays there", async () => {
+  await using booted = await boot();
+  const own = join(guest.runDir, booted.vm.id, "guest", "uml");
+  const elsewhere = join(guest.directory, "victim");
+  const victim = createServer().listen(elsewhere);
+  renameSync(own, `${own}-moved`);
+  symlinkSync(guest.directory, own);
+  symlinkSync(elsewhere, join(guest.directory, "mconsole"));
+  await assert.rejects(
+    booted.vm.attachDrive({ path: guest.image, readOnly: true }),
+    /Reach the guest's console: E(LOOP|XDEV)/,
+  );
+  victim.close();
 });

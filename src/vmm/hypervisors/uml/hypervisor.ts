@@ -2,6 +2,7 @@ import { realpathSync } from "node:fs";
 import { relative } from "node:path";
 
 import { vmmOptions, type VmmOptions } from "../../config.ts";
+import type { DeviceError } from "../../devices/device-error.ts";
 import { VsockDevice } from "../../devices/vsock.ts";
 import { jailCommand, type JailMount } from "../../jail/bubblewrap.ts";
 import { Cgroup, closeMembership, detectCgroups, type CgroupLayout } from "../../jail/cgroup.ts";
@@ -20,7 +21,7 @@ import { checked, native, ResourceLimit, spawnProcess } from "../../native.ts";
 import { VhostUserBackend } from "../../transports/vhost-user.ts";
 import { umlCommandLine } from "./command-line.ts";
 import { ConsolePipe } from "./console-pipe.ts";
-import { checkReadable, cleanStale, copyKernel, isReachable, RunDirectory } from "./run-directory.ts";
+import { cgroupName, checkReadable, cleanStale, copyKernel, isReachable, RunDirectory } from "./run-directory.ts";
 import { probeUml } from "./probe.ts";
 import { UmlMicroVm } from "./uml-microvm.ts";
 
@@ -46,6 +47,51 @@ const checkConfig = (config: MicroVmConfig): void => {
     throw new Error(
       `MicroVM ${config.id}: ${String(memoryMib)} MiB of memory; ${String(GUEST_MEMORY_MIB_MIN)} to ${String(GUEST_MEMORY_MIB_MAX)} may be`,
     );
+};
+
+const close = (fd: number): void => {
+  native().close(fd);
+};
+
+/** Serves the guest's devices; `ended` tells how that ended when it was not by the end of the guest's process. */
+const serveDevices = (
+  directory: RunDirectory,
+  setup: DisposableStack,
+): { readonly vsock: VsockDevice; readonly ended: Promise<DeviceError | "stopped"> } => {
+  const { promise, resolve } = Promise.withResolvers<DeviceError | "stopped">();
+  const vsock = new VsockDevice(resolve);
+  setup.use(
+    new VhostUserBackend(directory.vsockSocket, vsock, (end) => {
+      if (end !== "closed") resolve(end);
+    }),
+  );
+  // Disposed before its transport.
+  setup.use(vsock);
+  return { vsock, ended: promise };
+};
+
+/** Starts a jail inside its cgroup, on its CPU and as its user. */
+const startJailed = async (jail: {
+  readonly argv: readonly string[];
+  readonly cgroup: Cgroup | null;
+  readonly cpu: number;
+  readonly user: number | null;
+  readonly descriptors: readonly number[];
+}): Promise<{ readonly pid: number; readonly pidfd: number }> => {
+  const cgroups = jail.cgroup?.openMembership() ?? [];
+  try {
+    return await spawnProcess({
+      ...jail,
+      environment: [],
+      cgroups,
+      limits: [
+        [ResourceLimit.openFiles, JAIL_OPEN_FILES_MAX],
+        [ResourceLimit.coreBytes, 0],
+      ],
+    });
+  } finally {
+    closeMembership(cgroups);
+  }
 };
 
 /** MicroVMs as User-mode Linux processes: no virtualisation hardware needed, each pinned to one CPU and jailed. */
@@ -91,37 +137,58 @@ export class UmlHypervisor implements Hypervisor {
     return cleanStale(this.#options.runDir, this.#cgroups);
   }
 
-  // eslint-disable-next-line require-await -- what fails here rejects, as the interface says
   async spawn(config: MicroVmConfig): Promise<MicroVm> {
     checkConfig(config);
     using setup = new DisposableStack();
     const user = setup.adopt(this.#users.take(), (taken) => this.#users.release(taken));
     const cpu = setup.adopt(this.#cpus.take(config.cpu ?? null), (taken) => this.#cpus.release(taken));
     const directory = setup.use(new RunDirectory(this.#options.runDir, config.id, user));
-
-    // The devices, which the guest's kernel finds at their sockets.
-    let microVm: UmlMicroVm | null = null;
-    const broken = (error: Error): void =>
-      microVm?.end("device", `The guest broke a device's protocol: ${error.message}`);
-    const vsock = new VsockDevice(broken);
-    setup.use(
-      new VhostUserBackend(directory.vsockSocket, vsock, (end) => {
-        if (end === "stopped") microVm?.poweredOff();
-        else if (end !== "closed") broken(end);
-      }),
-    );
-    setup.use(vsock);
-
-    // The jail: what it sees, and what it may use.
-    const pipe = setup.use(new ConsolePipe(config.onConsole ?? null, config.consoleInput ?? null));
     const guestDirectory = setup.adopt(
       checked("Open the guest's directory", native().openPath(directory.guest)),
-      (fd) => {
-        native().close(fd);
-      },
+      close,
     );
+    const { vsock, ended } = serveDevices(directory, setup);
+    const pipe = setup.use(new ConsolePipe(config.onConsole ?? null, config.consoleInput ?? null));
     const drives = config.drives.map((drive, i) => this.#placeDrive(drive, i, directory));
-    const mounts: JailMount[] = [
+    const cgroup = this.#makeCgroup(config, setup);
+    const kernel = umlCommandLine({
+      kernel: KERNEL,
+      memoryMib: config.memoryMib,
+      drives,
+      init: config.init,
+      initArguments: config.initArguments ?? [],
+      devices: [{ socket: directory.vsockSocket, type: vsock.type }],
+      umlDir: directory.guest,
+      name: "uml",
+      consoleInput: config.consoleInput !== undefined,
+    });
+    const argv = jailCommand({ bwrap: this.#options.bwrap, mounts: this.#mounts(directory, drives), command: kernel });
+    const { pid, pidfd } = await startJailed({ argv, cgroup, cpu, user, descriptors: pipe.descriptors });
+    setup.adopt(pidfd, close);
+    pipe.started();
+    const microVm = new UmlMicroVm({
+      id: config.id,
+      pid,
+      pidfd,
+      cpu,
+      driveCount: config.drives.length,
+      vsock,
+      cgroup,
+      directory,
+      guestDirectory,
+      sharedPath: (image) => this.#sharedPath(image),
+      resources: setup.move(),
+    });
+    void ended.then((end) => {
+      if (end === "stopped") microVm.poweredOff();
+      else microVm.end("device", `The guest broke a device's protocol: ${end.message}`);
+    });
+    return microVm;
+  }
+
+  /** What a jail sees of the host. */
+  #mounts(directory: RunDirectory, drives: readonly PlacedDrive[]): JailMount[] {
+    return [
       { source: this.#kernel(), target: KERNEL, writable: false },
       { source: directory.drives, target: DRIVES, writable: false },
       // At the same paths as outside: the kernel answers console commands to the path they came from.
@@ -130,67 +197,17 @@ export class UmlHypervisor implements Hypervisor {
       ...(this.#sharedImages === null ? [] : [{ source: this.#sharedImages, target: IMAGES, writable: false }]),
       ...drives.flatMap(({ mount }) => (mount === null ? [] : [mount])),
     ];
-    const cgroup = this.#makeCgroup(config, setup);
-
-    // The boot.
-    const argv = jailCommand({
-      bwrap: this.#options.bwrap,
-      mounts,
-      command: umlCommandLine({
-        kernel: KERNEL,
-        memoryMib: config.memoryMib,
-        drives,
-        init: config.init,
-        initArguments: config.initArguments ?? [],
-        devices: [{ socket: directory.vsockSocket, type: vsock.type }],
-        umlDir: directory.guest,
-        name: "uml",
-        consoleInput: config.consoleInput !== undefined,
-      }),
-    });
-    const membership = cgroup?.openMembership() ?? [];
-    try {
-      const { pid, pidfd } = spawnProcess({
-        argv,
-        environment: [],
-        descriptors: pipe.descriptors,
-        cgroups: membership,
-        limits: [
-          [ResourceLimit.openFiles, JAIL_OPEN_FILES_MAX],
-          [ResourceLimit.coreBytes, 0],
-        ],
-        cpu,
-        user,
-      });
-      setup.adopt(pidfd, (fd) => {
-        native().close(fd);
-      });
-      pipe.started();
-      microVm = new UmlMicroVm({
-        id: config.id,
-        pid,
-        pidfd,
-        cpu,
-        driveCount: config.drives.length,
-        vsock,
-        cgroup,
-        directory,
-        guestDirectory,
-        sharedPath: (image) => this.#sharedPath(image),
-        resources: setup.move(),
-      });
-      return microVm;
-    } finally {
-      closeMembership(membership);
-    }
   }
 
   #makeCgroup(config: MicroVmConfig, setup: DisposableStack): Cgroup | null {
     if (this.#cgroups === null) return null;
     const memoryBytes = config.memoryMib * MIB + JAIL_MEMORY_OVERHEAD_BYTES;
-    return setup.adopt(new Cgroup(this.#cgroups, config.id, { memoryBytes, pids: JAIL_PIDS_MAX }), (made) => {
-      made.remove();
-    });
+    return setup.adopt(
+      new Cgroup(this.#cgroups, cgroupName(config.id), { memoryBytes, pids: JAIL_PIDS_MAX }),
+      (made) => {
+        made.remove();
+      },
+    );
   }
 
   /** Where the jail sees a drive: in the shared images, at its own path, or as a link in the drives directory. */

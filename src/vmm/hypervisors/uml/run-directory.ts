@@ -130,33 +130,34 @@ export const checkReadable = (image: string): void => {
     throw new Error(`Drive ${image} is not readable by others (mode 0644 or 0444 is needed)`);
 };
 
+/** Name of a microVM's cgroup: monitors with different run directories may use the same ids. */
+export const cgroupName = (id: string, pid: number = process.pid): string => `${id}.${String(pid)}`;
+
+/** Removes groups whose monitor is dead, and kills what is left in them. */
+const cleanCgroups = (layout: CgroupLayout): void => {
+  const names = new Set([...layout.parents.values()].flatMap((parent) => readdirSync(parent)));
+  for (const name of names) {
+    const pid = /\.(\d+)$/.exec(name)?.[1];
+    if (pid === undefined || startTime(Number(pid)) !== "") continue;
+    killCgroup(layout, name);
+    removeCgroup(layout, name);
+  }
+};
+
 /**
- * Removes what dead monitors left below `runDir`: run directories and cgroups, and processes in these if any survived.
- * Returns the ids of the microVMs cleaned away.
+ * Removes what dead monitors left behind: run directories below `runDir`, and cgroups with whatever still runs in them.
+ * Returns the ids of the microVMs whose directories were removed.
  */
 export const cleanStale = (runDir: string, cgroups: CgroupLayout | null): string[] => {
   const cleaned: string[] = [];
-  let ids: string[];
-  try {
-    ids = readdirSync(runDir);
-  } catch {
-    return cleaned;
-  }
-  for (const id of ids) {
+  if (cgroups !== null) cleanCgroups(cgroups);
+  if (!existsSync(runDir)) return cleaned;
+  for (const id of readdirSync(runDir)) {
     const path = `${runDir}/${id}`;
-    let made = "";
-    try {
-      made = readFileSync(`${path}/owner`, "utf8");
-    } catch {
-      // No owner file: its maker died between the first two steps, or is just there. Leave it to the next round.
-      continue;
-    }
-    const [pid = "", began = ""] = made.split(" ");
+    // Without an owner file its maker died between two steps, or is between them: one of the next rounds will tell.
+    if (!existsSync(`${path}/owner`)) continue;
+    const [pid = "", began = ""] = readFileSync(`${path}/owner`, "utf8").split(" ");
     if (began !== "" && startTime(Number(pid)) === began) continue;
-    if (cgroups !== null) {
-      killCgroup(cgroups, id);
-      removeCgroup(cgroups, id);
-    }
     rmSync(path, { recursive: true, force: true });
     cleaned.push(id);
   }
