@@ -149,8 +149,6 @@ const startWorker = async (
     poolFloor: options.pool ?? POOL_FLOOR,
     warmMemoryMb: [MEMORY_MB_DEFAULT],
   });
-  const reason = candidates
-    .map(({ name, probe }) => `${name}: ${probe.usable ? probe.detail : probe.reason}`)
-    .join("; ");
+  const reason = candidates.map(({ probe }) => (probe.usable ? probe.detail : probe.reason)).join("; ");
   return { worker, hypervisor: { name: hypervisor.name, reason } };
 };

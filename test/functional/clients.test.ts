@@ -62,12 +62,12 @@ test("hearth deploy, invoke, logs, ls, top and rm", async () => {
     code,
     'export const handler = async ({ name, fail }) => { if (fail) throw new Error(fail); console.log("greeting", name); return `hi ${name}`; };',
   );
-  const deployed = await hearthCommand(hearth, ["deploy", code, "--memory", "192", "--env", "A=b=c", "--json"]);
+  const deployed = await hearthCommand(hearth, ["deploy", code, "--memory", "192", "--env", "STAGE=b=c", "--json"]);
   assert.equal(deployed.code, 0, deployed.stderr);
   const configuration = JSON.parse(deployed.stdout) as Record<string, unknown>;
   assert.equal(configuration["Handler"], "greets.handler");
   assert.equal(configuration["MemorySize"], 192);
-  assert.deepEqual(configuration["Environment"], { Variables: { A: "b=c" } });
+  assert.deepEqual(configuration["Environment"], { Variables: { STAGE: "b=c" } });
   const again = await hearthCommand(hearth, ["deploy", code]);
   assert.match(again.stdout, /^Updated greets /);
   const invoked = await hearthCommand(hearth, ["invoke", "greets", "--payload", "-", "--tail"], '{"name":"Ada"}');

@@ -109,8 +109,11 @@ const nameFrom = (path: string): string => {
 const environmentFrom = (pairs: readonly string[]): Record<string, string> => {
   const environment: Record<string, string> = {};
   for (const pair of pairs) {
-    const match = /^([A-Za-z]\w*)=([\s\S]*)$/.exec(pair);
-    if (match?.[1] === undefined) throw usageError(`"${pair}" is no NAME=VALUE.`, "Write --env NAME=VALUE.");
+    // Names as the service takes them: a letter, then at least one more character.
+    const match = /^([A-Za-z]\w+)=([\s\S]*)$/.exec(pair);
+    if (match?.[1] === undefined) {
+      throw usageError(`"${pair}" is no NAME=VALUE.`, "A name is a letter and at least one more letter, digit or _.");
+    }
     environment[match[1]] = match[2] ?? "";
   }
   return environment;
