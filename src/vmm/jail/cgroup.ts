@@ -174,16 +174,9 @@ export class Cgroup {
     }
   }
 
-  /** True while it has processes. */
-  populated(): boolean {
-    return [...this.#layout.parents.values()].some((parent) => {
-      try {
-        return readFileSync(`${parent}/${this.#name}/cgroup.procs`, "utf8") !== "";
-      } catch (error) {
-        if (isGone(error)) return false;
-        throw error;
-      }
-    });
+  /** Kills whatever is in it. */
+  kill(): void {
+    killCgroup(this.#layout, this.#name);
   }
 
   /** Removes it; false while the last of its processes linger. */
@@ -205,7 +198,7 @@ export const removeCgroup = (layout: CgroupLayout, name: string): boolean => {
   return removed;
 };
 
-/** Kills what is left in the group of a dead owner. */
+/** Kills what is in the group of that name. */
 export const killCgroup = (layout: CgroupLayout, name: string): void => {
   for (const parent of layout.parents.values()) {
     const file = `${parent}/${name}/cgroup.procs`;

@@ -1,4 +1,5 @@
 import { readdir, readFile } from "node:fs/promises";
+import { setImmediate } from "node:timers/promises";
 
 const children = async (pid: number): Promise<number[]> => {
   try {
@@ -16,6 +17,26 @@ const children = async (pid: number): Promise<number[]> => {
 export const processTree = async (pid: number): Promise<number[]> => {
   const below = await Promise.all((await children(pid)).map((child) => processTree(child)));
   return [pid, ...below.flat()];
+};
+
+/**
+ * Kills a jail that has no cgroup by which it could be found: bwrap and its child. bwrap's end alone takes the child
+ * along only once the child has asked for that, so bwrap is stopped first and then has no child we do not see.
+ */
+export const killJail = async (pid: number, signal: (signal: "SIGSTOP" | "SIGKILL") => void): Promise<void> => {
+  signal("SIGSTOP");
+  for (let state = ""; state !== "T" && state !== "Z" && state !== "gone"; await setImmediate()) {
+    const stat = await readFile(`/proc/${String(pid)}/stat`, "utf8").catch(() => ") gone");
+    state = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[0] ?? "gone";
+  }
+  for (const child of await children(pid)) {
+    try {
+      process.kill(child, "SIGKILL");
+    } catch {
+      // It ended by itself meanwhile.
+    }
+  }
+  signal("SIGKILL");
 };
 
 /** Memory of processes in bytes, each shared page divided among those that map it. */

@@ -10,7 +10,7 @@ import { native } from "../../native.ts";
 import { Watch } from "../../poller.ts";
 import { ubdDevice } from "./command-line.ts";
 import { Mconsole } from "./mconsole.ts";
-import { processTree, proportionalBytes } from "./processes.ts";
+import { killJail, processTree, proportionalBytes } from "./processes.ts";
 import { checkReadable, type RunDirectory } from "./run-directory.ts";
 
 /** What a spawned microVM consists of; `resources` is everything to be released at its end, in reverse order. */
@@ -131,9 +131,13 @@ export class UmlMicroVm implements MicroVm {
 
   /** Ends it; the first cause given is the one that is reported. */
   end(cause: MicroVmExit["cause"], detail: string): void {
-    if (this.#ended) return;
-    this.#cause ??= { cause, detail };
-    native().sendSignal(this.#parts.pidfd, constants.signals.SIGKILL);
+    if (this.#ended || this.#cause !== null) return;
+    this.#cause = { cause, detail };
+    const signal = (name: "SIGSTOP" | "SIGKILL"): void => {
+      native().sendSignal(this.#parts.pidfd, constants.signals[name]);
+    };
+    if (this.#parts.cgroup === null) void killJail(this.#parts.pid, signal);
+    else signal("SIGKILL");
     // A frozen process does not die before it is thawed.
     if (this.#paused) void this.resume().catch(() => {});
   }
@@ -160,13 +164,18 @@ export class UmlMicroVm implements MicroVm {
     this.#settle({ ...cause, exitCode: signal > 0 ? null : code, signal: killedBy > 0 ? signalName(killedBy) : null });
   }
 
-  /** Gives back all it held. A group whose last processes linger (SIGKILL is on its way to them) is waited for. */
+  /**
+   * Gives back all it held. bwrap's end takes its namespace along, but for the moment in which its child has not yet
+   * asked for that: so what is left in the group is killed one by one.
+   */
   async #release(): Promise<void> {
     const { cgroup, resources } = this.#parts;
     const deadline = performance.now() + REAP_TIMEOUT_MS;
     if (cgroup !== null) {
-      for (let wait = 1; !cgroup.remove() && performance.now() < deadline; wait = Math.min(wait * 2, 50))
+      for (let wait = 1; !cgroup.remove() && performance.now() < deadline; wait = Math.min(wait * 2, 50)) {
+        cgroup.kill();
         await sleep(wait);
+      }
     }
     resources.dispose();
   }
