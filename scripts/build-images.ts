@@ -4,7 +4,7 @@
  *
  * `--refresh` looks for newer Debian packages even if no list of ours changed.
  */
-import { chmod, copyFile, mkdir, readdir, rm } from "node:fs/promises";
+import { chmod, copyFile, mkdir, readdir, rm, stat, utimes } from "node:fs/promises";
 import { join } from "node:path";
 import { BASE_IMAGE, type ImageEntry, listRuntimes, type Runtime } from "../src/runtimes/catalog.ts";
 import { makeErofs } from "./images/erofs.ts";
@@ -34,6 +34,8 @@ import {
 
 const IMAGES = join(BUILD, "images");
 const MANIFEST = join(IMAGES, "manifest.json");
+/** How long an image stays that a newer one has replaced. */
+const SUPERSEDED_MS_MAX = 6 * 3_600_000;
 const LOCK_FILE = "package-lock.json";
 const SHIM = join(BUILD, "native", "shim");
 /** How images are made is an input of every one of them. */
@@ -172,11 +174,17 @@ async function planPython(runtime: Runtime): Promise<ImagePlan> {
   };
 }
 
-/** Images that the manifest no longer names. One that a microVM still has open stays until it is closed. */
+/**
+ * Images that no manifest has named for a while. A Hearth that runs may still start microVMs from those of the
+ * manifest that it read, so each that is named gets today's date, and only old ones go.
+ */
 async function removeOldImages(manifest: Readonly<Record<string, RecordedImage>>): Promise<void> {
   const named = new Set(Object.values(manifest).map((image) => image.file));
-  for (const file of await readdir(IMAGES)) {
-    if (/\.erofs(\.tmp)?$/.test(file) && !named.has(file)) await rm(join(IMAGES, file), { force: true });
+  const now = new Date();
+  for (const file of (await readdir(IMAGES)).filter((name) => /\.erofs(\.tmp)?$/.test(name))) {
+    const path = join(IMAGES, file);
+    if (named.has(file)) await utimes(path, now, now);
+    else if (now.getTime() - (await stat(path)).mtimeMs > SUPERSEDED_MS_MAX) await rm(path, { force: true });
   }
 }
 

@@ -62,10 +62,10 @@ export async function digestOfInputs(paths: readonly string[], texts: readonly s
   for (const text of texts) hash.update(`${text.length} ${text}\n`);
   for (const path of paths) {
     const info = await stat(path).catch(() => undefined);
-    if (info === undefined) hash.update(`absent ${relative(ROOT, path)}\n`);
-    else if (info.isDirectory()) {
+    // What is not there counts as much as an empty folder: git keeps neither.
+    if (info?.isDirectory() === true) {
       for (const file of await filesBelow(path)) hash.update(await describeFile(join(path, file)));
-    } else hash.update(await describeFile(path));
+    } else if (info !== undefined) hash.update(await describeFile(path));
   }
   return hash.digest("hex");
 }
