@@ -1,6 +1,4 @@
-import { mkdir } from "node:fs/promises";
 import { hostname } from "node:os";
-import { join } from "node:path";
 import { setTimeout as wait } from "node:timers/promises";
 import { startFrontend } from "../frontend/frontend.ts";
 import { Placement } from "../placement/placement.ts";
@@ -8,6 +6,7 @@ import { listRuntimes } from "../runtimes/catalog.ts";
 import { openCodeStore } from "../store/blobs/file-code-store.ts";
 import { openSqliteStore } from "../store/sqlite/sqlite.ts";
 import { createMetrics, FunctionLogs } from "../telemetry/index.ts";
+import { isReachable } from "../vmm/hypervisors/uml/run-directory.ts";
 import { selectHypervisor } from "../vmm/hypervisors/select.ts";
 import { serviceFailure } from "../wire/errors.ts";
 import {
@@ -22,7 +21,7 @@ import { WorkerManager } from "../worker-manager/worker-manager.ts";
 import { MicroManager } from "../worker/micro-manager.ts";
 import { loadRuntimeImages } from "../worker/runtime-images.ts";
 import type { AssembleHearth, HearthOptions } from "./hearth.ts";
-import { dataFiles } from "./settings.ts";
+import { DATA_DIRECTORY_MODE, dataFiles } from "./settings.ts";
 
 /** Where set-up puts the guest's images. */
 const IMAGES_DIRECTORY = new URL("../../build/images", import.meta.url).pathname;
@@ -36,12 +35,12 @@ const SHIM_PATH = "/sbin/shim";
 export const assembleHearth: AssembleHearth = async (options) => {
   const { dataDir, log } = options;
   await using stack = new AsyncDisposableStack();
-  await mkdir(dataDir, { recursive: true, mode: 0o750 });
+  const files = dataFiles(dataDir);
   const metrics = createMetrics();
   const logs = stack.use(
-    new FunctionLogs(dataFiles(dataDir).logs, { onError: (error) => log.error({ err: error }, "function log") }),
+    new FunctionLogs(files.logs, { onError: (error) => log.error({ err: error }, "function log") }),
   );
-  const store = stack.use(openSqliteStore(join(dataDir, "hearth.db")));
+  const store = stack.use(openSqliteStore(files.database));
   const code = await openCodeStore(dataDir);
 
   const { worker, hypervisor } = await startWorker(options, { metrics, logs, code });
@@ -105,6 +104,15 @@ export const assembleHearth: AssembleHearth = async (options) => {
   };
 };
 
+/**
+ * Beside the code where microVMs' users can get there, so that an image is attached by a hard link and its pages are
+ * shared; else the hypervisor's own default, where images are copied.
+ */
+const runDirectory = (dataDir: string): { runDir?: string } => {
+  const runDir = join(dataDir, "vm");
+  return isReachable(join(runDir, "x")) ? { runDir } : {};
+};
+
 interface WorkerParts {
   readonly metrics: ReturnType<typeof createMetrics>;
   readonly logs: FunctionLogs;
@@ -120,7 +128,7 @@ const startWorker = async (
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
     // Beside the code, so that an image is attached by a hard link and its pages are shared.
-    runDir: join(options.dataDir, "vm"),
+    runDir: dataFiles(options.dataDir).run,
     sharedImagesDir: images.directory,
   });
   const stale = hypervisor.cleanStale();

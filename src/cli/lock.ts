@@ -1,7 +1,7 @@
-import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { CliError } from "./errors.ts";
-import { dataFiles } from "./settings.ts";
+import { DATA_DIRECTORY_MODE, dataFiles } from "./settings.ts";
 
 /**
  * Makes this process the only Hearth of a data directory, until disposed. The lock is the kernel's (through SQLite's
@@ -10,7 +10,7 @@ import { dataFiles } from "./settings.ts";
 export const lockDataDirectory = (dataDir: string): Disposable => {
   const files = dataFiles(dataDir);
   try {
-    mkdirSync(dataDir, { recursive: true, mode: 0o750 });
+    prepare(dataDir);
   } catch (error) {
     const reason = error instanceof Error ? error.message : String(error);
     throw new CliError(`The data directory ${dataDir} cannot be made: ${reason}.`, "Name another one with --data-dir.");
@@ -23,6 +23,20 @@ export const lockDataDirectory = (dataDir: string): Disposable => {
       database.close();
     },
   };
+};
+
+/**
+ * MicroVMs run as users of their own and must get through the directory to their run directories: others may
+ * pass (not list) it, so what lies in it is closed to them one by one.
+ */
+const prepare = (dataDir: string): void => {
+  const files = dataFiles(dataDir);
+  mkdirSync(dataDir, { recursive: true, mode: 0o711 });
+  const { mode } = statSync(dataDir);
+  if ((mode & 0o001) === 0) chmodSync(dataDir, (mode & 0o777) | 0o011);
+  for (const directory of [files.code, files.logs]) mkdirSync(directory, { recursive: true, mode: 0o700 });
+  // SQLite gives its side files the mode of the database.
+  for (const file of [files.database, files.lock]) closeSync(openSync(file, "a", 0o600));
 };
 
 const openLocked = (file: string, dataDir: string, pidFile: string): DatabaseSync => {

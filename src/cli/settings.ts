@@ -26,16 +26,21 @@ export const dataDirectory = (given: string | undefined, env: Environment): stri
   return join(env["XDG_DATA_HOME"] ?? join(homedir(), ".local", "share"), "hearth");
 };
 
-/** Files of a data directory that the command itself owns. */
+/** What is where in a data directory. */
 export const dataFiles = (
   dataDir: string,
-): Readonly<Record<"credentials" | "endpoint" | "lock" | "pid" | "control" | "logs", string>> => ({
+): Readonly<
+  Record<"credentials" | "endpoint" | "lock" | "pid" | "control" | "logs" | "database" | "code" | "run", string>
+> => ({
   credentials: join(dataDir, "credentials"),
   endpoint: join(dataDir, "endpoint"),
   lock: join(dataDir, "lock"),
   pid: join(dataDir, "hearth.pid"),
   control: join(dataDir, "control.sock"),
   logs: join(dataDir, "logs"),
+  database: join(dataDir, "hearth.db"),
+  code: join(dataDir, "code"),
+  run: join(dataDir, "vm"),
 });
 
 /** `HOST:PORT`, `[IPv6]:PORT` or `PORT` (on the loopback). Port 0 asks for a free one. Throws a usage error. */
