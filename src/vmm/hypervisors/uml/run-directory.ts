@@ -103,6 +103,8 @@ export class RunDirectory implements Disposable {
 /** Whether any user can come to a path: every directory above it may be entered by others. */
 export const isReachable = (path: string): boolean => {
   for (let at = dirname(path); ; at = dirname(at)) {
+    // What is still to be made will be made passable.
+    if (!existsSync(at)) continue;
     if ((statSync(at).mode & 0o001) === 0) return process.getuid?.() !== 0;
     if (at === "/") return true;
   }
