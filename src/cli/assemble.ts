@@ -21,7 +21,7 @@ import { WorkerManager } from "../worker-manager/worker-manager.ts";
 import { MicroManager } from "../worker/micro-manager.ts";
 import { loadRuntimeImages } from "../worker/runtime-images.ts";
 import type { AssembleHearth, HearthOptions } from "./hearth.ts";
-import { DATA_DIRECTORY_MODE, dataFiles } from "./settings.ts";
+import { dataFiles } from "./settings.ts";
 
 /** Where set-up puts the guest's images. */
 const IMAGES_DIRECTORY = new URL("../../build/images", import.meta.url).pathname;
@@ -109,8 +109,8 @@ export const assembleHearth: AssembleHearth = async (options) => {
  * shared; else the hypervisor's own default, where images are copied.
  */
 const runDirectory = (dataDir: string): { runDir?: string } => {
-  const runDir = join(dataDir, "vm");
-  return isReachable(join(runDir, "x")) ? { runDir } : {};
+  const { run } = dataFiles(dataDir);
+  return isReachable(run) ? { runDir: run } : {};
 };
 
 interface WorkerParts {
@@ -127,8 +127,7 @@ const startWorker = async (
   const { log } = options;
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
-    // Beside the code, so that an image is attached by a hard link and its pages are shared.
-    runDir: dataFiles(options.dataDir).run,
+    ...runDirectory(options.dataDir),
     sharedImagesDir: images.directory,
   });
   const stale = hypervisor.cleanStale();

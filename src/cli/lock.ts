@@ -1,7 +1,7 @@
 import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
 import { CliError } from "./errors.ts";
-import { DATA_DIRECTORY_MODE, dataFiles } from "./settings.ts";
+import { dataFiles } from "./settings.ts";
 
 /**
  * Makes this process the only Hearth of a data directory, until disposed. The lock is the kernel's (through SQLite's

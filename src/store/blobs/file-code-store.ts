@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { rmSync, statSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Digest } from "../../wire/function.ts";
@@ -60,11 +61,12 @@ class FileCodeStore implements CodeStore {
       const digest = name.replace(/\.zip$/, "");
       if (!name.endsWith(".zip") || !DIGEST.test(digest) || keep.has(digest) || this.#making.has(digest)) continue;
       const { zipPath, imagePath } = this.#paths(digest);
-      // Fresh code may belong to a function whose record is about to be written.
-      if (Date.now() - (await stat(zipPath)).mtimeMs < CODE_KEEP_MS) continue;
+      // Fresh code may belong to a function whose record is about to be written. Looked at and removed in one go, so
+      // that no upload of the same archive comes in between.
+      if (Date.now() - statSync(zipPath).mtimeMs < CODE_KEEP_MS) continue;
       this.#known.delete(digest);
-      await rm(zipPath);
-      await rm(imagePath, { force: true });
+      rmSync(zipPath);
+      rmSync(imagePath, { force: true });
     }
   }
 
@@ -123,7 +125,7 @@ class FileCodeStore implements CodeStore {
 /** Opens (or makes) the code store in `<dataDir>/code`. */
 export const openCodeStore = async (dataDir: string): Promise<CodeStore> => {
   const directory = join(dataDir, "code");
-  await mkdir(directory, { recursive: true });
+  await mkdir(directory, { recursive: true, mode: 0o700 });
   const store = new FileCodeStore(directory);
   await store.sweep();
   return store;
