@@ -296,7 +296,12 @@ static void readable(uint32_t index) {
         destroy(index);
         return;
     }
-    if (!c->close_after) parse(index, (struct slice){buffer, c->stash_length + (size_t)got});
+    if (c->close_after) return;
+    parse(index, (struct slice){buffer, c->stash_length + (size_t)got});
+    /* Clients that write a head and a body apart wait for our acknowledgement of the head, which we would delay. */
+    bool unfinished = c->open && !c->waits && (c->in_body || c->stash_length > 0);
+    int on = 1;
+    if (unfinished && (size_t)got < room) setsockopt(c->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on);
 }
 
 /* Clients may send a request before they got the reply to the last one. */
