@@ -1,4 +1,4 @@
-import { ASYNC_PARALLEL_DEFAULT } from "../wire/limits.ts";
+import { ASYNC_PARALLEL_DEFAULT, CODE_COLLECT_MS } from "../wire/limits.ts";
 import { CodeLinks } from "./api/code-links.ts";
 import type { ApiServices } from "./api/context.ts";
 import { AsyncQueue } from "./async-queue.ts";
@@ -49,6 +49,18 @@ const servicesOf = (options: FrontendOptions, clock: Clock): ApiServices => {
   return { ...invocation, queue, links: new CodeLinks(clock) };
 };
 
+/** Removes code that no function uses any more, now and then. */
+const collectForever = async ({ store, code, clock, log }: ApiServices, stopped: AbortSignal): Promise<void> => {
+  while (!stopped.aborted) {
+    try {
+      await code.collect(await store.digestsInUse());
+    } catch (error) {
+      log.error({ err: error }, "unused code could not be collected");
+    }
+    await clock.sleep(CODE_COLLECT_MS, stopped);
+  }
+};
+
 /**
  * Starts a Frontend: ends what a crash left half done, listens, and runs the queue of asynchronous invocations.
  * The dependencies stay the caller's. Rejects when the address cannot be listened on.
@@ -56,9 +68,10 @@ const servicesOf = (options: FrontendOptions, clock: Clock): ApiServices => {
 export const startFrontend = async (options: FrontendOptions): Promise<Frontend> => {
   const clock = options.clock ?? systemClock;
   const services = servicesOf(options, clock);
-  const { store, code, log, lifecycle, queue } = services;
+  const { log, lifecycle, queue } = services;
   await lifecycle.repair();
-  await code.collect(await store.digestsInUse());
+  const stopped = new AbortController();
+  const collecting = collectForever(services, stopped.signal);
   const app = buildServer(services, authenticatorOf(options, clock));
   await app.listen({ ...options.listen });
   if (options.asyncParallel !== 0) queue.start();
@@ -69,6 +82,7 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
 
   let closing: Promise<void> | null = null;
   const stopAccepting = (): void => {
+    stopped.abort();
     queue.stop();
     closing ??= app.close();
     closing.catch((error: unknown) => log.error({ err: error }, "the HTTP server did not close"));
@@ -79,12 +93,12 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
     stopAccepting,
     drain: async () => {
       stopAccepting();
-      await Promise.all([closing, queue.drain(), lifecycle.drain()]);
+      await Promise.all([closing, collecting, queue.drain(), lifecycle.drain()]);
     },
     [Symbol.asyncDispose]: async () => {
       stopAccepting();
       app.server.closeAllConnections();
-      await Promise.all([closing, lifecycle.drain()]);
+      await Promise.all([closing, collecting, lifecycle.drain()]);
     },
   };
 };

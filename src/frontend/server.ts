@@ -205,6 +205,7 @@ export const buildServer = (services: ApiServices, authenticate: Authenticator):
     requestIdHeader: false,
     exposeHeadRoutes: false,
     forceCloseConnections: "idle",
+    requestTimeout: limits.HTTP_REQUEST_MS_MAX,
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: PARAMETER_CHARS_MAX },
     frameworkErrors: (error, request, reply) => {
       send(request, reply, encodeError(fromServer(error, undefined)));

@@ -8,6 +8,11 @@ const MIB = 1024 * 1024;
 /** Name as given may be an ARN (140); the bare name may have 64. */
 export const FUNCTION_NAME_CHARS_MAX = 140;
 export const FUNCTION_BARE_NAME_CHARS_MAX = 64;
+/** Name with its qualifier, where an operation reads or invokes. */
+export const VERSIONED_NAME_CHARS_MAX = 170;
+export const QUALIFIER_CHARS_MAX = 128;
+export const LOG_GROUP_CHARS_MAX = 512;
+export const RESOURCE_ARN_CHARS_MAX = 10_000;
 export const HANDLER_CHARS_MAX = 128;
 export const DESCRIPTION_CHARS_MAX = 256;
 
@@ -127,3 +132,7 @@ export const ASYNC_PARALLEL_DEFAULT = 64;
 export const CODE_KEEP_MS: number = 15 * 60_000;
 /** Hearth's own: how often a worker reports to Placement. */
 export const HEARTBEAT_MS = 1_000;
+/** Hearth's own: how often code that nobody uses is looked for. */
+export const CODE_COLLECT_MS: number = 60 * 60_000;
+/** Hearth's own: how long a client may take to send one request. */
+export const HTTP_REQUEST_MS_MAX: number = 5 * 60_000;

@@ -42,6 +42,10 @@ const raw = async (
   }
 };
 
+const environment = (Variables: Record<string, string>): Promise<unknown> => create({ Environment: { Variables } });
+
+const code = (Code: object): Promise<unknown> => create({ Code });
+
 describe("CreateFunction refuses", () => {
   it("one over each limit, in AWS's words", async () => {
     const cases: readonly (readonly [object, { name: string; message: string | RegExp }])[] = [
@@ -108,7 +112,6 @@ describe("CreateFunction refuses", () => {
   });
 
   it("an environment over 4 KB, reserved or impossible names", async () => {
-    const environment = (Variables: Record<string, string>): Promise<unknown> => create({ Environment: { Variables } });
     const room = limits.ENVIRONMENT_BYTES_MAX - '{"KEY":""}'.length;
     await assert.rejects(
       environment({ KEY: "v".repeat(room + 1) }),
@@ -136,7 +139,6 @@ describe("CreateFunction refuses", () => {
   });
 
   it("code that is missing, damaged, too large, or elsewhere", async () => {
-    const code = (Code: object): Promise<unknown> => create({ Code });
     await assert.rejects(code({}), { message: "Please provide a source for function code." });
     await assert.rejects(code({ S3Bucket: "b", S3Key: "k" }), /Code in S3 .* is not supported by Hearth yet/);
     await assert.rejects(code({ ImageUri: "x" }), /ImageUri is not supported by Hearth yet/);
@@ -188,6 +190,8 @@ describe("names and qualifiers", () => {
   });
 });
 
+const payload = (bytes: number): string => JSON.stringify("p".repeat(bytes - 2));
+
 describe("Invoke refuses", () => {
   it("payloads that are no JSON", async () => {
     for (const Payload of ["{", "nonsense", Buffer.from([0x22, 0xff, 0x22])]) {
@@ -199,7 +203,6 @@ describe("Invoke refuses", () => {
   });
 
   it("payloads one byte over the limit, and takes those at it", async () => {
-    const payload = (bytes: number): string => JSON.stringify("p".repeat(bytes - 2));
     await assert.rejects(invoke({ Payload: payload(limits.PAYLOAD_BYTES_MAX + 1) }), {
       name: "RequestTooLargeException",
       message: "Request must be smaller than 6291556 bytes for the InvokeFunction operation",
@@ -219,6 +222,8 @@ describe("Invoke refuses", () => {
     await assert.rejects(invoke({ FunctionName: "missing" }), { message: `Function not found: ${arnOf("missing")}` });
   });
 });
+
+const post = (body: string): ReturnType<typeof raw> => raw("POST", "/2015-03-31/functions", body);
 
 describe("the API answers", () => {
   it("operations that are not built with 501 and their name", async () => {
@@ -242,7 +247,6 @@ describe("the API answers", () => {
   });
 
   it("bodies that are no JSON, or of the wrong types", async () => {
-    const post = (body: string): ReturnType<typeof raw> => raw("POST", "/2015-03-31/functions", body);
     assert.equal((await post("{")).type, "InvalidRequestContentException");
     assert.equal((await post("[]")).type, "SerializationException");
     assert.equal((await post('{"FunctionName":1}')).type, "SerializationException");

@@ -141,7 +141,7 @@ describe("functions", () => {
       new lambda.UpdateFunctionConfigurationCommand({ ...stale, Timeout: 9 }),
       new lambda.PublishVersionCommand(stale),
     ]) {
-      await assert.rejects(at.client.send(command as lambda.PublishVersionCommand), {
+      await assert.rejects(at.client.send(command), {
         name: "PreconditionFailedException",
         message: /^The Revision Id provided does not match the latest Revision Id\./,
       });

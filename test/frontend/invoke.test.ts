@@ -114,27 +114,27 @@ describe("Invoke", () => {
   });
 });
 
-describe("InvokeWithResponseStream", () => {
-  const run = async (
-    at: Harness,
-    payload: string,
-  ): Promise<{
-    text: string;
-    complete: lambda.InvokeWithResponseStreamCompleteEvent | undefined;
-    version: unknown;
-  }> => {
-    const answer = await at.client.send(
-      new lambda.InvokeWithResponseStreamCommand({ FunctionName: "f", Payload: payload, LogType: "Tail" }),
-    );
-    let received = "";
-    let complete: lambda.InvokeWithResponseStreamCompleteEvent | undefined;
-    for await (const event of answer.EventStream ?? []) {
-      received += text(event.PayloadChunk?.Payload);
-      complete = event.InvokeComplete ?? complete;
-    }
-    return { text: received, complete, version: answer.ExecutedVersion };
-  };
+const run = async (
+  at: Harness,
+  payload: string,
+): Promise<{
+  text: string;
+  complete: lambda.InvokeWithResponseStreamCompleteEvent | undefined;
+  version: unknown;
+}> => {
+  const answer = await at.client.send(
+    new lambda.InvokeWithResponseStreamCommand({ FunctionName: "f", Payload: payload, LogType: "Tail" }),
+  );
+  let received = "";
+  let complete: lambda.InvokeWithResponseStreamCompleteEvent | undefined;
+  for await (const event of answer.EventStream ?? []) {
+    received += text(event.PayloadChunk?.Payload);
+    complete = event.InvokeComplete ?? complete;
+  }
+  return { text: received, complete, version: answer.ExecutedVersion };
+};
 
+describe("InvokeWithResponseStream", () => {
   it("streams the answer in pieces and ends with the log", async () => {
     await using at = await start();
     const payload = JSON.stringify({ long: "x".repeat(300_000) });

@@ -18,8 +18,12 @@ const TAGGABLE_ARN =
   /^arn:(aws[a-zA-Z-]*):lambda:[a-z]{2}(-[a-z]+)+-\d{1}:\d{12}:(function:[a-zA-Z0-9-_]+(:(\$LATEST|[a-zA-Z0-9-_]+))?|code-signing-config:csc-[a-z0-9]{17}|event-source-mapping:[a-f0-9]{8}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{4}-[a-f0-9]{12}|capacity-provider:[a-zA-Z0-9-_]+)$/;
 
 const functionName: Constraint = { lengthMin: 1, lengthMax: limits.FUNCTION_NAME_CHARS_MAX, pattern: FUNCTION_NAME };
-const versionedName: Constraint = { lengthMin: 1, lengthMax: 170, pattern: VERSIONED_FUNCTION_NAME };
-const qualifier: Constraint = { lengthMin: 1, lengthMax: 128, pattern: /^(|[a-zA-Z0-9$_-]+)$/ };
+const versionedName: Constraint = {
+  lengthMin: 1,
+  lengthMax: limits.VERSIONED_NAME_CHARS_MAX,
+  pattern: VERSIONED_FUNCTION_NAME,
+};
+const qualifier: Constraint = { lengthMin: 1, lengthMax: limits.QUALIFIER_CHARS_MAX, pattern: /^(|[a-zA-Z0-9$_-]+)$/ };
 const description: Constraint = { lengthMin: 0, lengthMax: limits.DESCRIPTION_CHARS_MAX };
 const maxItems: Constraint = { min: 1, max: limits.LIST_ITEMS_MAX };
 const architectures: Constraint = { lengthMin: 1, lengthMax: 1 };
@@ -62,7 +66,7 @@ export const CONSTRAINTS: ReadonlyMap<string, Readonly<Record<string, Constraint
       LogFormat: { values: Object.values(lambda.LogFormat) },
       ApplicationLogLevel: { values: Object.values(lambda.ApplicationLogLevel) },
       SystemLogLevel: { values: Object.values(lambda.SystemLogLevel) },
-      LogGroup: { lengthMin: 1, lengthMax: 512, pattern: /^[.\-_/#A-Za-z0-9]+$/ },
+      LogGroup: { lengthMin: 1, lengthMax: limits.LOG_GROUP_CHARS_MAX, pattern: /^[.\-_/#A-Za-z0-9]+$/ },
     } satisfies MembersOf<lambda.LoggingConfig>,
     GetFunctionRequest: {
       FunctionName: versionedName,
@@ -99,13 +103,13 @@ export const CONSTRAINTS: ReadonlyMap<string, Readonly<Record<string, Constraint
       Qualifier: qualifier,
     } satisfies MembersOf<lambda.InvokeWithResponseStreamRequest>,
     TagResourceRequest: {
-      Resource: { lengthMin: 1, lengthMax: 10_000, pattern: TAGGABLE_ARN },
+      Resource: { lengthMin: 1, lengthMax: limits.RESOURCE_ARN_CHARS_MAX, pattern: TAGGABLE_ARN },
     } satisfies MembersOf<lambda.TagResourceRequest>,
     UntagResourceRequest: {
-      Resource: { lengthMin: 1, lengthMax: 10_000, pattern: TAGGABLE_ARN },
+      Resource: { lengthMin: 1, lengthMax: limits.RESOURCE_ARN_CHARS_MAX, pattern: TAGGABLE_ARN },
     } satisfies MembersOf<lambda.UntagResourceRequest>,
     ListTagsRequest: {
-      Resource: { lengthMin: 1, lengthMax: 10_000, pattern: TAGGABLE_ARN },
+      Resource: { lengthMin: 1, lengthMax: limits.RESOURCE_ARN_CHARS_MAX, pattern: TAGGABLE_ARN },
     } satisfies MembersOf<lambda.ListTagsRequest>,
     PutFunctionConcurrencyRequest: {
       ...byName,

@@ -28,7 +28,7 @@ const RESERVED_VARIABLES: ReadonlySet<string> = new Set([
 ]);
 
 const VARIABLE_NAME = /^[a-zA-Z]([a-zA-Z0-9_])+$/;
-/** Microvms of this installation run on this instruction set. */
+/** The instruction set of the microVMs here. */
 const ARCHITECTURE = "x86_64";
 const UNABLE =
   "Lambda was unable to configure your environment variables because the environment variables you have provided";

@@ -1,0 +1,170 @@
+import assert from "node:assert/strict";
+import { rm } from "node:fs/promises";
+import { setImmediate as turn, setTimeout as sleep } from "node:timers/promises";
+import { describe, it } from "node:test";
+import * as lambda from "@aws-sdk/client-lambda";
+import type { Clock } from "../../src/frontend/frontend.ts";
+import { ASYNC_BACKOFF_MS_MAX, ASYNC_EVENT_AGE_S_MAX_DEFAULT } from "../../src/wire/limits.ts";
+import { ACCOUNT, functionInput, startHarness, temporaryDirectory } from "./harness.ts";
+import type { Harness } from "./harness.ts";
+
+/** Time that goes on only when a test says so. Starts at the real time, which signatures are checked against. */
+class TestClock implements Clock {
+  #nowMs = Date.now();
+  #sleepers: { readonly atMs: number; readonly wake: () => void }[] = [];
+
+  now(): number {
+    return this.#nowMs;
+  }
+
+  sleep(ms: number, signal: AbortSignal): Promise<void> {
+    if (signal.aborted) return Promise.resolve();
+    return new Promise((resolve) => {
+      this.#sleepers.push({ atMs: this.#nowMs + ms, wake: resolve });
+      signal.addEventListener("abort", () => resolve(), { once: true });
+    });
+  }
+
+  advance(ms: number): void {
+    this.#nowMs += ms;
+    const due = this.#sleepers.filter((sleeper) => sleeper.atMs <= this.#nowMs);
+    this.#sleepers = this.#sleepers.filter((sleeper) => sleeper.atMs > this.#nowMs);
+    for (const sleeper of due) sleeper.wake();
+  }
+}
+
+/** Waits for a state that must come by itself; the test runner's own time limit ends it when it does not. */
+const until = async (condition: () => boolean | Promise<boolean>): Promise<void> => {
+  while (!(await condition())) await sleep(2);
+};
+
+/** Long enough for whatever was due to have begun. */
+const quiet = async (): Promise<void> => {
+  for (let n = 0; n < 20; n += 1) await turn();
+  await sleep(20);
+};
+
+const start = async (options: object = {}): Promise<Harness & { readonly clock: TestClock }> => {
+  const clock = new TestClock();
+  const at = await startHarness({ auth: "none", clock, ...options });
+  await at.client.send(new lambda.CreateFunctionCommand(await functionInput("f")));
+  await until(async () => (await at.store.getFunction(ACCOUNT, "f", "$LATEST"))?.state === "Active");
+  return { ...at, clock };
+};
+
+const event = (at: Harness, payload: string): Promise<lambda.InvokeCommandOutput> =>
+  at.client.send(new lambda.InvokeCommand({ FunctionName: "f", InvocationType: "Event", Payload: payload }));
+
+const empty = async (at: Harness): Promise<boolean> => (await at.store.nextDueMs()) === null;
+
+describe("asynchronous invocations", () => {
+  it("are accepted with 202 and run at once", async () => {
+    await using at = await start();
+    const accepted = await event(at, '{"n":1}');
+    assert.deepEqual([accepted.StatusCode, accepted.Payload?.byteLength ?? 0], [202, 0]);
+    await until(() => empty(at));
+    assert.equal(at.echo.invoked.length, 1);
+    assert.equal(at.echo.invoked[0]?.requestId, accepted.$metadata.requestId);
+    assert.equal(Buffer.from(at.echo.invoked[0]?.payload ?? []).toString(), '{"n":1}');
+    const old = await at.client.send(new lambda.InvokeAsyncCommand({ FunctionName: "f", InvokeArgs: '{"n":2}' }));
+    assert.equal(old.Status, 202);
+    await until(() => empty(at));
+    assert.equal(at.echo.invoked.length, 2);
+  });
+
+  it("that fail run again after one and two minutes, with the same request id, and no more", async () => {
+    await using at = await start();
+    await event(at, '{"do":"fail"}');
+    await until(() => at.echo.released.length === 1);
+    for (const [minutes, count] of [
+      [1, 2],
+      [2, 3],
+    ] as const) {
+      await quiet();
+      at.clock.advance(minutes * 60_000 - 1);
+      await quiet();
+      assert.equal(at.echo.invoked.length, count - 1, "not a millisecond early");
+      at.clock.advance(1);
+      await until(() => at.echo.released.length === count);
+    }
+    await until(() => empty(at));
+    assert.equal(new Set(at.echo.invoked.map(({ requestId }) => requestId)).size, 1);
+  });
+
+  it("that are throttled wait longer each time, and run in the end", async () => {
+    await using at = await start();
+    at.echo.throttles = 3;
+    await event(at, "{}");
+    await until(() => at.echo.reserved.length === 1);
+    for (const [delayMs, count] of [
+      [1_000, 2],
+      [2_000, 3],
+      [4_000, 4],
+    ] as const) {
+      await quiet();
+      at.clock.advance(delayMs - 1);
+      await quiet();
+      assert.equal(at.echo.reserved.length, count - 1);
+      at.clock.advance(1);
+      await until(() => at.echo.reserved.length === count);
+    }
+    await until(() => empty(at));
+    assert.deepEqual(at.echo.released, ["reusable"]);
+  });
+
+  it("that the service cannot run are given up after six hours", async () => {
+    await using at = await start();
+    await event(at, '{"do":"break"}');
+    await until(() => at.echo.released.length === 1);
+    let steps = 0;
+    while (!(await empty(at))) {
+      await quiet();
+      at.clock.advance(ASYNC_BACKOFF_MS_MAX);
+      steps += 1;
+      assert.ok(steps * ASYNC_BACKOFF_MS_MAX <= ASYNC_EVENT_AGE_S_MAX_DEFAULT * 1_000 + 2 * ASYNC_BACKOFF_MS_MAX);
+    }
+    assert.ok(at.echo.released.every((outcome) => outcome === "broken"));
+    assert.ok(at.echo.released.length > 50);
+  });
+
+  it("of a function that is gone are given up at once", async () => {
+    await using at = await start();
+    at.echo.throttles = 1;
+    await event(at, "{}");
+    await until(() => at.echo.reserved.length === 1);
+    await at.client.send(new lambda.DeleteFunctionCommand({ FunctionName: "f" }));
+    await quiet();
+    at.clock.advance(1_000);
+    await until(() => empty(at));
+    assert.deepEqual(at.echo.invoked, []);
+    await assert.rejects(event(at, "{}"), { name: "ResourceNotFoundException" });
+  });
+
+  it("run a bounded number at a time, and all of them", async () => {
+    await using at = await start({ asyncParallel: 3 });
+    await Promise.all(Array.from({ length: 20 }, () => event(at, '{"do":"wait"}')));
+    let most = 0;
+    await until(async () => {
+      most = Math.max(most, at.echo.leased);
+      return empty(at);
+    });
+    assert.equal(at.echo.released.length, 20);
+    assert.ok(most <= 3, `${most} at a time`);
+  });
+
+  it("survive the end of the process", async () => {
+    const directory = await temporaryDirectory();
+    try {
+      {
+        await using first = await start({ directory, asyncParallel: 0 });
+        await event(first, '{"n":1}');
+        assert.deepEqual(first.echo.invoked, []);
+      }
+      await using second = await startHarness({ directory });
+      await until(() => empty(second));
+      assert.equal(Buffer.from(second.echo.invoked[0]?.payload ?? []).toString(), '{"n":1}');
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
+});
