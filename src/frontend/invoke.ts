@@ -1,6 +1,6 @@
-import { ServiceError } from "../wire/errors.ts";
+import { isSlotGone, ServiceError, serviceFailure } from "../wire/errors.ts";
 import type { InvocationRequest, InvocationResult, InvocationStream } from "../wire/invocation.ts";
-import { PENDING_WAIT_MS_MAX } from "../wire/limits.ts";
+import { PENDING_WAIT_MS_MAX, SLOT_ATTEMPTS_MAX } from "../wire/limits.ts";
 import type { ReleaseOutcome, SlotLease } from "../wire/roles.ts";
 import type { InvokeOutcome } from "../telemetry/index.ts";
 import { functionArn } from "./api/names.ts";
@@ -74,56 +74,87 @@ const release = async (services: InvokeServices, lease: SlotLease, outcome: Rele
 const resultOf = (error: unknown): InvokeOutcome["result"] =>
   error instanceof ServiceError && error.status === TOO_MANY_REQUESTS ? "throttled" : "service-error";
 
+/** One attempt in one slot, from its reservation to its release. */
+const invokeInSlot = async (
+  services: InvokeServices,
+  target: FunctionTarget,
+  request: InvocationRequest,
+  measure: (cold: boolean, result: InvokeOutcome["result"]) => void,
+): Promise<InvocationResult> => {
+  const { workerManager, workers } = services;
+  const { spec, reservedConcurrency } = target;
+  const lease = await workerManager.reserve({ spec, requestId: request.requestId, reservedConcurrency });
+  let outcome: ReleaseOutcome = "broken";
+  try {
+    const result = await workers(lease.workerId).invoke(lease, request);
+    outcome = "reusable";
+    measure(lease.cold, result.error === null ? "success" : "function-error");
+    return result;
+  } finally {
+    await release(services, lease, outcome);
+  }
+};
+
 /**
  * Runs one invocation and resolves with its buffered answer; that the function failed is an answer too. Throws
  * ServiceError when it could not be run: not found, throttled, or the service's own failure.
  */
 export const invoke = async (services: InvokeServices, call: InvokeCall): Promise<InvocationResult> => {
-  const { workerManager, workers, metrics } = services;
   const request = requestOf(services, call);
   const measure = (cold: boolean, result: InvokeOutcome["result"]): void =>
-    metrics.invoke(services.clock.now() - request.receivedAtMs, { cold, result });
-  let lease: SlotLease | null = null;
-  let outcome: ReleaseOutcome = "broken";
+    services.metrics.invoke(services.clock.now() - request.receivedAtMs, { cold, result });
   try {
-    const { spec, reservedConcurrency } = await findTarget(services, call.functionName, call.qualifier);
-    lease = await workerManager.reserve({ spec, requestId: call.requestId, reservedConcurrency });
-    const result = await workers(lease.workerId).invoke(lease, request);
-    outcome = "reusable";
-    measure(lease.cold, result.error === null ? "success" : "function-error");
-    return result;
+    const target = await findTarget(services, call.functionName, call.qualifier);
+    for (let attempt = 1; attempt < SLOT_ATTEMPTS_MAX; attempt += 1) {
+      try {
+        return await invokeInSlot(services, target, request, measure);
+      } catch (error) {
+        if (!isSlotGone(error)) throw error;
+      }
+    }
+    return await invokeInSlot(services, target, request, measure);
   } catch (error) {
-    measure(lease?.cold ?? false, resultOf(error));
-    throw error;
-  } finally {
-    if (lease !== null) await release(services, lease, outcome);
+    measure(false, resultOf(error));
+    throw isSlotGone(error) ? serviceFailure("No slot lasted until the invocation began.", error) : error;
   }
 };
 
-/** As `invoke`, but the answer streams. The slot is given back when the stream's `done` has settled. */
-export const invokeStreaming = async (services: InvokeServices, call: InvokeCall): Promise<InvocationStream> => {
+/** A stream in one slot. The slot is given back when the stream's `done` has settled. */
+const streamInSlot = async (
+  services: InvokeServices,
+  target: FunctionTarget,
+  request: InvocationRequest,
+): Promise<InvocationStream> => {
   const { workerManager, workers, metrics } = services;
-  const request = requestOf(services, call);
-  const { spec, reservedConcurrency } = await findTarget(services, call.functionName, call.qualifier);
-  const lease = await workerManager.reserve({ spec, requestId: call.requestId, reservedConcurrency });
-  const measure = (result: InvokeOutcome["result"]): void =>
+  const { spec, reservedConcurrency } = target;
+  const lease = await workerManager.reserve({ spec, requestId: request.requestId, reservedConcurrency });
+  const end = (result: InvokeOutcome["result"], outcome: ReleaseOutcome): Promise<void> => {
     metrics.invoke(services.clock.now() - request.receivedAtMs, { cold: lease.cold, result });
+    return release(services, lease, outcome);
+  };
   try {
     const stream = await workers(lease.workerId).invokeStreaming(lease, request);
     void stream.done.then(
-      ({ error }) => {
-        measure(error === null ? "success" : "function-error");
-        return release(services, lease, "reusable");
-      },
-      (error: unknown) => {
-        measure(resultOf(error));
-        return release(services, lease, "broken");
-      },
+      ({ error }) => end(error === null ? "success" : "function-error", "reusable"),
+      (error: unknown) => end(resultOf(error), "broken"),
     );
     return stream;
   } catch (error) {
-    measure(resultOf(error));
-    await release(services, lease, "broken");
+    await end(resultOf(error), "broken");
     throw error;
   }
+};
+
+/** As `invoke`, but the answer streams. */
+export const invokeStreaming = async (services: InvokeServices, call: InvokeCall): Promise<InvocationStream> => {
+  const request = requestOf(services, call);
+  const target = await findTarget(services, call.functionName, call.qualifier);
+  for (let attempt = 1; attempt < SLOT_ATTEMPTS_MAX; attempt += 1) {
+    try {
+      return await streamInSlot(services, target, request);
+    } catch (error) {
+      if (!isSlotGone(error)) throw error;
+    }
+  }
+  return streamInSlot(services, target, request);
 };

@@ -45,3 +45,11 @@ export const invalidParameter = (message: string): ServiceError =>
 
 export const functionNotFound = (arn: string): ServiceError =>
   new ServiceError("ResourceNotFoundException", 404, `Function not found: ${arn}`, { Type: "User" });
+
+const SLOT_GONE = "SlotGoneException";
+
+/** A worker's answer when the slot of a lease ended before the invocation began: it did not run, and may be tried in another slot. */
+export const slotGone = (message: string): ServiceError =>
+  new ServiceError(SLOT_GONE, 500, message, { Type: "Service" });
+
+export const isSlotGone = (error: unknown): boolean => error instanceof ServiceError && error.name === SLOT_GONE;

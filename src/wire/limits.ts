@@ -124,6 +124,8 @@ export const CODE_LOCATION_MS: number = 10 * 60_000;
 export const PENDING_WAIT_MS_MAX = 10_000;
 /** Hearth's own: how long a Frontend may go on using a function's record before it looks again. */
 export const FUNCTION_CACHE_MS = 1_000;
+/** Hearth's own: slots that are tried for one invocation when slots end before it began. */
+export const SLOT_ATTEMPTS_MAX = 3;
 /** Hearth's own: how long a claimed event stays hidden without being renewed. */
 export const ASYNC_LEASE_MS = 60_000;
 /** Hearth's own: asynchronous invocations that one Frontend runs at once. */

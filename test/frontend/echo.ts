@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { throttled } from "../../src/wire/errors.ts";
+import { slotGone, throttled } from "../../src/wire/errors.ts";
 import type {
   InvocationReport,
   InvocationRequest,
@@ -29,6 +29,8 @@ export class Echo implements WorkerManagerApi, WorkerInvokeApi {
   readonly released: ReleaseOutcome[] = [];
   readonly retired: (readonly [arn: string, except: string | null])[] = [];
   readonly invoked: InvocationRequest[] = [];
+  /** Invocations that find their slot gone before the next one runs. */
+  slotsGone = 0;
   /** Reservations to refuse before the next one is granted. */
   throttles = 0;
   readonly #leases = new Map<string, ReserveRequest>();
@@ -69,6 +71,10 @@ export class Echo implements WorkerManagerApi, WorkerInvokeApi {
   }
 
   async invoke(lease: SlotLease, request: InvocationRequest): Promise<InvocationResult> {
+    if (this.slotsGone > 0) {
+      this.slotsGone -= 1;
+      throw slotGone("slot-1 is gone");
+    }
     this.invoked.push(request);
     const event = JSON.parse(Buffer.from(request.payload).toString("utf8")) as EchoEvent | null;
     if (event?.do === "break") throw new Error("the worker broke");

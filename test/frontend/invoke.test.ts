@@ -76,6 +76,19 @@ describe("Invoke", () => {
     assert.deepEqual([at.echo.released, at.echo.leased], [["broken"], 0]);
   });
 
+  it("tries another slot when one ended before the invocation began, but not for ever", async () => {
+    await using at = await start();
+    at.echo.slotsGone = 2;
+    assert.equal((await at.client.send(new lambda.InvokeCommand({ FunctionName: "f" }))).StatusCode, 200);
+    assert.deepEqual(at.echo.released, ["broken", "broken", "reusable"]);
+    at.echo.slotsGone = 3;
+    await assert.rejects(at.client.send(new lambda.InvokeCommand({ FunctionName: "f" })), {
+      name: "ServiceException",
+      message: "No slot lasted until the invocation began.",
+    });
+    assert.equal(at.echo.leased, 0);
+  });
+
   it("passes throttles on with their reason", async () => {
     await using at = await start();
     at.echo.throttles = 1;

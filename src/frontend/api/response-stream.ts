@@ -15,6 +15,8 @@ export interface StreamAnswer {
   readonly stream: Readable | null;
 }
 
+const CONTENT_TYPE = /^[\x20-\x7e]{1,256}$/;
+
 const codec = new EventStreamCodec(toUtf8, fromUtf8);
 
 /** One message of the AWS event stream encoding. */
@@ -65,7 +67,8 @@ export const InvokeWithResponseStream = async (
     "content-type": "application/vnd.amazon.eventstream",
     "x-amz-executed-version": record.version,
   };
-  if (invocation.contentType !== null) {
+  // The function's own words: only what a header may hold.
+  if (invocation.contentType !== null && CONTENT_TYPE.test(invocation.contentType)) {
     headers["x-amzn-remapped-content-type"] = invocation.contentType;
   }
   const stream = Readable.from(frames(invocation, LogType === "Tail"), { objectMode: false });
