@@ -19,6 +19,8 @@
 /* The Runtime API. */
 #define API_PORT 9001
 #define CONNECTIONS_MAX 64
+/* Connections over the limit are accepted and closed; until then they wait here, so that nobody's SYN is lost. */
+#define LISTEN_BACKLOG 512
 #define HTTP_HEAD_BYTES_MAX (64 * KIB)
 #define HTTP_HEADERS_MAX 64
 #define HTTP_TRAILER_BYTES_MAX (128 * KIB)
@@ -46,6 +48,8 @@
 #define DRIVE_WAIT_MS 5000
 /* The host listens before it boots us, so this is only ever needed when the machine is overloaded. */
 #define CONNECT_WAIT_MS 10000
+/* The host has taken our last words by then. */
+#define LEAVE_WAIT_MS 1000
 /* After `init/error` the runtime may still write its last log lines and exit by itself. */
 #define INIT_ERROR_GRACE_MS 200
 /* Killed processes must be gone by then; else the kernel is stuck and the microVM is given up. */

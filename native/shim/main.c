@@ -189,6 +189,15 @@ static int wait_for(struct epoll_event *events) {
     return epoll_pwait2(loop.epoll, events, EVENTS_MAX, &timeout, NULL);
 }
 
+/* Powering off drops what the host has not taken yet, so its end of the stream goes first. */
+static _Noreturn void leave(void) {
+    shutdown(host, SHUT_WR);
+    struct timeval patience = {LEAVE_WAIT_MS / 1000, LEAVE_WAIT_MS % 1000 * 1000};
+    setsockopt(host, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    while (recv(host, inbox, sizeof inbox, 0) > 0) continue;
+    guest_power_off();
+}
+
 static _Noreturn void give_up(void) {
     const char *text = loop.sandbox.fault;
     frame_begin(&loop.outbox, FROM_SHIM_FAULT, 0);
@@ -200,7 +209,7 @@ static _Noreturn void give_up(void) {
     frame_end(&loop.outbox);
     host_is_full = false;
     world_flush();
-    guest_power_off();
+    leave();
 }
 
 /* What follows from the events of a pass, beside what they did themselves. */
@@ -217,7 +226,7 @@ static void settle(void) {
     if (sandbox->fault != NULL) give_up();
     world_flush();
     resume();
-    if (sandbox->phase == PHASE_OFF && outbox_used(&loop.outbox) == 0) guest_power_off();
+    if (sandbox->phase == PHASE_OFF && outbox_used(&loop.outbox) == 0) leave();
 }
 
 int main(void) {

@@ -139,7 +139,7 @@ static enum request_verdict response(struct sandbox *s, int connection, struct e
     const struct slice *mode = http_header(&request->headers, "Lambda-Runtime-Function-Response-Mode");
     bool streaming = mode != NULL && slice_is_nocase(*mode, "streaming");
     if (mode != NULL && !streaming && !slice_is_nocase(*mode, "buffered")) return decline(exchange, CANNED_MODE);
-    if (!streaming && request->content_length > invocation->response_bytes_max) {
+    if (request->content_length > invocation->response_bytes_max) {
         struct failure failure = {.outcome = OUTCOME_RESPONSE_TOO_LARGE};
         sandbox_response_end(s, &failure);
         exchange->kind = REQUEST_TOO_LARGE;
@@ -265,7 +265,7 @@ void sandbox_body(struct sandbox *s, int connection, struct slice data) {
     switch (exchange->kind) {
     case REQUEST_RESPONSE:
         if (!is_answering(s, connection)) return;
-        if (!invocation->streaming && data.length > invocation->response_bytes_max - invocation->answer_bytes) {
+        if (data.length > invocation->response_bytes_max - invocation->answer_bytes) {
             struct failure failure = {.outcome = OUTCOME_RESPONSE_TOO_LARGE};
             sandbox_response_end(s, &failure);
             exchange->kind = REQUEST_TOO_LARGE;

@@ -51,7 +51,7 @@ void server_listen(void) {
     setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     /* Accepted sockets inherit it. */
     setsockopt(listener, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, CONNECTIONS_MAX) < 0) {
+    if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, LISTEN_BACKLOG) < 0) {
         sandbox_fault(&loop.sandbox, "cannot listen for the Runtime API");
         return;
     }

@@ -104,7 +104,7 @@ export const InvokeField = {
   ContentType: 8,
   /** Bytes of the payload that follows. */
   PayloadBytes: 9,
-  /** Bytes. A buffered answer over this is refused by the Runtime API with 413. */
+  /** Bytes. An answer over this, buffered or streamed, is refused by the Runtime API with 413. */
   ResponseBytesMax: 10,
   /** Unix time in µs at the host, as in `ConfigureField.UnixTimeUs` (a frozen guest may lag). */
   UnixTimeUs: 11,
@@ -153,7 +153,7 @@ export const FailureOutcome = {
   TimedOut: 3,
   /** The function's cgroup ran out of memory and the kernel killed in it. */
   OutOfMemory: 4,
-  /** A buffered answer was larger than ResponseBytesMax. */
+  /** The answer was larger than ResponseBytesMax. */
   ResponseTooLarge: 5,
   /** The runtime could not be started at all (no such file, no permission): ErrorBody says why as plain text. */
   NotStarted: 6,
@@ -168,9 +168,12 @@ export const ResponseField = {
 } as const;
 
 export const DoneField = {
-  /** µs from the event handed to the runtime to its next `next` (or to the failure). */
+  /**
+   * µs from the event handed to the runtime to its next `next` (or to the failure). From the Invoke on when the
+   * event was never handed over, because the init inside the invocation failed.
+   */
   DurationUs: 1,
-  /** Bytes. Peak of the function's memory over the microVM's life. */
+  /** Bytes. Peak of the function's memory over the microVM's life; file pages that can be dropped do not count. */
   MemoryBytesPeak: 2,
   /** µs of a (suppressed) init that ran inside this invocation. */
   InitDurationUs: 3,

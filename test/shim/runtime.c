@@ -9,6 +9,7 @@
  *   memory BYTES         touches so much               fork            forks without end
  *   log N                writes N lines, then answers  flood           writes without end
  *   who                  answers with what it sees of the machine      file-write / file-read: /tmp/kept
+ *   cat PATH             answers with a file
  *   wrong-id | twice     breaks the Runtime API's rules, and answers with the statuses it got
  *   connections N        opens so many more, and answers how many stayed open
  * INIT in the environment breaks the init: error | exit | sleep | once (error the first time, by a file in /tmp).
@@ -241,6 +242,10 @@ static void obey(char *command) {
         fflush(stdout);
     } else if (strcmp(word, "flood") == 0) {
         while (1) printf("flood flood flood flood flood flood flood flood\n");
+    } else if (strcmp(word, "cat") == 0) {
+        char text[4096];
+        int f = open(command + 4, O_RDONLY);
+        respond_as(id, text, f < 0 ? 0 : (size_t)read(f, text, sizeof text));
     } else if (strcmp(word, "who") == 0) who();
     else if (strcmp(word, "head") == 0) respond_as(id, in, (size_t)(strstr(in, "\r\n\r\n") - in));
     else if (strcmp(word, "file-write") == 0) file(1);
