@@ -46,6 +46,7 @@ test("it works through a link from elsewhere, and from another folder", async ()
 });
 
 test("set-up builds nothing twice", async () => {
+  await run(join(ROOT, "hearth"), ["setup"]);
   const before = await readFile(join(ROOT, "build/images/manifest.json"), "utf8");
   const { stderr } = await run(join(ROOT, "hearth"), ["setup"]);
   assert.equal(stderr, "hearth: everything is in place\n");
