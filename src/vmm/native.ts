@@ -63,7 +63,8 @@ let loaded: Binding | null = null;
 /** The addon, loaded on first use so that what needs no native code (placement, tests of pure code) never asks for it. */
 export const native = (): Binding => {
   if (loaded === null) {
-    const path = new URL("../../build/native/binding.node", import.meta.url).pathname;
+    // Another build of it, such as one with sanitizers, may be named.
+    const path = process.env["HEARTH_BINDING"] ?? new URL("../../build/native/binding.node", import.meta.url).pathname;
     try {
       loaded = createRequire(import.meta.url)(path) as Binding;
     } catch (cause) {

@@ -3,6 +3,16 @@ import { chmodSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
+/** Tests may run under a preloaded sanitizer, the tools they call should not. */
+const WITHOUT_SANITIZERS = { ...process.env, LD_PRELOAD: "" };
+
+/** Compiles one of the tests' C programs. */
+export const compile = (source: string, target: string, options: readonly string[] = []): void => {
+  execFileSync("cc", ["-O2", "-Wall", "-Wextra", "-Werror", ...options, "-o", target, source], {
+    env: WITHOUT_SANITIZERS,
+  });
+};
+
 /** A root image with the tests' guest program as /init, and a run directory. Disposing removes them. */
 export class TestGuest implements Disposable {
   readonly directory: string;
@@ -17,8 +27,8 @@ export class TestGuest implements Disposable {
     const root = join(this.directory, "root");
     for (const name of ["dev", "proc", "tmp"]) mkdirSync(join(root, name), { recursive: true });
     const source = new URL("guest-init.c", import.meta.url).pathname;
-    execFileSync("cc", ["-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o", join(root, "init"), source]);
-    execFileSync("mkfs.erofs", ["--quiet", this.image, root]);
+    compile(source, join(root, "init"), ["-static"]);
+    execFileSync("mkfs.erofs", ["--quiet", this.image, root], { env: WITHOUT_SANITIZERS });
   }
 
   [Symbol.dispose](): void {

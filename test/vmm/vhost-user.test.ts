@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { execFileSync, spawn } from "node:child_process";
+import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -8,6 +8,7 @@ import { after, before, test } from "node:test";
 
 import { VsockDevice } from "../../src/vmm/devices/vsock.ts";
 import { VhostUserBackend, type BackendEnd } from "../../src/vmm/transports/vhost-user.ts";
+import { compile } from "./guest.ts";
 
 let directory: string;
 let peer: string;
@@ -15,8 +16,7 @@ let peer: string;
 before(() => {
   directory = mkdtempSync(join(tmpdir(), "hv-"));
   peer = join(directory, "peer");
-  const source = new URL("hostile-peer.c", import.meta.url).pathname;
-  execFileSync("cc", ["-O1", "-Wall", "-Wextra", "-Werror", "-o", peer, source]);
+  compile(new URL("hostile-peer.c", import.meta.url).pathname, peer);
 });
 
 after(() => {
@@ -29,10 +29,11 @@ const meet = async (what: string): Promise<BackendEnd> => {
   const { promise, resolve } = Promise.withResolvers<BackendEnd>();
   using device = new VsockDevice(() => {});
   const backend = new VhostUserBackend(socket, device, resolve);
-  const child = spawn(peer, [socket, what]);
+  const child = spawn(peer, [socket, what], { env: {} });
+  const exited = once(child, "exit");
   const end = await promise;
   backend[Symbol.dispose]();
-  await once(child, "exit");
+  await exited;
   assert.ok(!existsSync(socket));
   return end;
 };
