@@ -72,6 +72,7 @@ const char *configuration_read(struct configuration *c, struct slice payload) {
     /* A field's header is larger than a NUL, so the payload's size is enough. */
     char *arena = malloc(payload.length + 1);
     if (arena == NULL) return "configure: no memory";
+    c->texts = arena;
     struct field field;
     int rc;
     while ((rc = field_next(&payload, &field)) > 0) {

@@ -9,6 +9,8 @@
 #include "limits.h"
 
 struct configuration {
+    /* Holds all texts below; malloc'ed, and kept as long as the shim lives. */
+    char *texts;
     size_t root_drive_count;
     const char *root_drives[ROOT_DRIVES_MAX];
     const char *code_drive;

@@ -2,8 +2,7 @@
  * Hearth's shim: PID 1 in every microVM. Starts the function, serves it the Lambda Runtime API, relays to the Micro
  * Manager. Built from all .c files of this folder:
  *
- *   cc -std=c17 -static -Os -Wall -Wextra -Werror -fno-pie -no-pie -ffunction-sections -fdata-sections \
- *      -Wl,--gc-sections -Wl,-z,norelro -Wl,--build-id=none -s native/shim/[a-z]*.c -o build/native/shim
+ *   cc -std=c17 -static -O2 -Wall -Wextra -Werror -s native/shim/[a-z]*.c -o build/native/shim
  *
  * main.c       the event loop, the stream to the host
  * guest.c      boot, mounts, network, clock           process.c  starting and killing in the cgroup, memory

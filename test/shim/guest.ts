@@ -11,7 +11,7 @@ import type { Field } from "../../src/wire/shim-protocol.ts";
 import { ShimDriver } from "./driver.ts";
 
 const repository = new URL("../../", import.meta.url).pathname;
-const SHIM_FLAGS = "-std=c17 -static -Os -Wall -Wextra -Werror -fno-pie -no-pie -s".split(" ");
+const SHIM_FLAGS = "-std=c17 -static -O2 -Wall -Wextra -Werror -s".split(" ");
 
 /** Compiles the shim's sources, or those of the tests' runtime, into one static program. */
 export const buildShim = (into: string): void => {

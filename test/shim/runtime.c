@@ -12,6 +12,9 @@
  *   cat PATH             answers with a file
  *   wrong-id | twice     breaks the Runtime API's rules, and answers with the statuses it got
  *   connections N        opens so many more, and answers how many stayed open
+ * As a program named extension-… it is an extension: prints its events; `extension-crash` exits at its first,
+ * `extension-silent` never registers.
+ * API_PORT in the environment says that this is no guest but a host: then what could harm it is refused.
  * INIT in the environment breaks the init: error | exit | sleep | once (error the first time, by a file in /tmp).
  */
 #define _GNU_SOURCE
@@ -157,7 +160,7 @@ static void who(void) {
             syscall(SYS_io_uring_setup, 1, NULL) < 0 ? errno : 0, syscall(SYS_unshare, 0x10000000) < 0 ? errno : 0,
             touch("/new", O_CREAT | O_WRONLY), touch("/proc/sys/kernel/hostname", O_WRONLY),
             touch("/proc/sysrq-trigger", O_WRONLY), touch("/proc/kcore", O_RDONLY), touch("/dev/ubda", O_RDONLY),
-            kill(1, 9) < 0 ? errno : 0, caps, getenv("GREETING") != NULL ? getenv("GREETING") : "-");
+            kill(1, 0) < 0 ? errno : 0, caps, getenv("GREETING") != NULL ? getenv("GREETING") : "-");
 }
 
 static void connections(unsigned count) {
@@ -194,11 +197,21 @@ static void break_rules(const char *command) {
     fprintf(stderr, "statuses %d %d\n", first, second);
 }
 
+/* What probes or exhausts the machine is for guests alone: on a host it would be the host's. */
+static int is_for_guests(const char *word) {
+    static const char *const words[] = {"who", "fork", "memory", "file-write", "file-read", "cat"};
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
+        if (strcmp(word, words[i]) == 0) return 1;
+    }
+    return 0;
+}
+
 static void obey(char *command) {
     unsigned long a = 0, b = 0;
     char word[64] = "";
     sscanf(command, "%63s %lu %lu", word, &a, &b);
-    if (strcmp(word, "echo") == 0) respond_as(id, command + 5, strlen(command + 5));
+    if (getenv("API_PORT") != NULL && is_for_guests(word)) respond("refused: not in a guest");
+    else if (strcmp(word, "echo") == 0) respond_as(id, command + 5, strlen(command + 5));
     else if (strcmp(word, "size") == 0) fprintf(stderr, "status %d\n", respond_as(id, memset(malloc(a + 1), 'z', a), a));
     else if (strcmp(word, "stream") == 0) stream(a, b, "");
     else if (strcmp(word, "fail-trailer") == 0) {
@@ -267,8 +280,33 @@ static void init(const char *how) {
     exit(1);
 }
 
-int main(void) {
+static _Noreturn void extension(const char *name) {
+    while (strcmp(name, "extension-silent") == 0) pause();
+    char headers[256], *body;
+    size_t length;
+    snprintf(headers, sizeof headers, "Lambda-Extension-Name: %s\r\nLambda-Extension-Accept-Feature: accountId\r\n", name);
+    static const char events[] = "{\"events\":[\"INVOKE\",\"SHUTDOWN\"]}";
+    int status = request("POST", "/2020-01-01/extension/register", headers, events, sizeof events - 1);
+    printf("%s registered %d %s\n", name, status, strstr(in, "\r\n\r\n") + 4);
+    char *given = strcasestr(in, "extension-identifier: ");
+    snprintf(id, sizeof id, "%.*s", 36, given == NULL ? "" : given + 22);
+    for (;;) {
+        fflush(stdout);
+        char head[512];
+        int n = snprintf(head, sizeof head, "GET /2020-01-01/extension/event/next HTTP/1.1\r\nLambda-Extension-Identifier: %s\r\n\r\n", id);
+        put(fd, head, (size_t)n);
+        if (answer(fd, &body, &length) != 200) exit(93);
+        printf("%s got %.*s\n", name, (int)length, body);
+        fflush(stdout);
+        if (strcmp(name, "extension-crash") == 0) exit(5);
+        if (strstr(body, "SHUTDOWN") != NULL) exit(0);
+    }
+}
+
+int main(int count, char **arguments) {
+    const char *name = strrchr(arguments[0], '/');
     fd = dial();
+    if (count > 0 && name != NULL && strncmp(name, "/extension-", 11) == 0) extension(name + 1);
     init(getenv("INIT"));
     for (;;) {
         static const char next[] = "GET " API "invocation/next HTTP/1.1\r\nHost: x\r\n\r\n";

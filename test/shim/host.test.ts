@@ -1,0 +1,184 @@
+import assert from "node:assert/strict";
+import { execFile } from "node:child_process";
+import { once } from "node:events";
+import type { Socket } from "node:net";
+import { after, describe, test } from "node:test";
+import { promisify } from "node:util";
+import { ConfigureField, FailureOutcome, FromShim, ShutdownField, ToShim } from "../../src/wire/shim-protocol.ts";
+import { readFailure } from "./driver.ts";
+import { HostShim, SanitizedShim } from "./on-host.ts";
+
+const FUZZ_SECONDS = 8;
+const NEXT = "GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\n\r\n";
+
+const programs = new SanitizedShim();
+after(() => programs[Symbol.dispose]());
+
+test("hostile bytes and any order of events, under sanitizers", { timeout: 120_000 }, async () => {
+  const seed = process.env["SHIM_FUZZ_SEED"] ?? "1";
+  const { stdout } = await promisify(execFile)(programs.fuzzer, [String(FUZZ_SECONDS), seed, programs.corpus]);
+  assert.match(stdout, /^\d+ rounds, \d+ invocations\n$/);
+});
+
+/** Reads until the text has come, or the end. */
+const read = async (socket: Socket, until: RegExp): Promise<string> => {
+  let text = "";
+  while (!until.test(text)) {
+    const chunk = socket.read() as Buffer | null;
+    if (chunk !== null) text += chunk.toString("latin1");
+    else if (socket.readableEnded || socket.destroyed) return text;
+    else await Promise.race([once(socket, "readable"), once(socket, "close")]);
+  }
+  return text;
+};
+
+describe("connections", () => {
+  test("requests in pieces of a byte, sent ahead, and answered in order", async () => {
+    await using shim = await HostShim.start(programs);
+    await shim.driver.configure(shim.fields());
+    const socket = await shim.client();
+    for (const byte of "GET /2018-06-01/ping HTTP/1.1\r\nA: b\r\n\r\n") socket.write(byte);
+    assert.match(await read(socket, /pong/), /^HTTP\/1\.1 200 OK\r\n/);
+    socket.write(
+      "GET /2018-06-01/ping HTTP/1.1\r\n\r\nGET /none HTTP/1.1\r\n\r\nGET /2018-06-01/ping HTTP/1.1\r\n\r\n",
+    );
+    assert.match(await read(socket, /pong[^]*pong/), /pong[^]*404 Not Found[^]*"errorType":"NotFound"[^]*pong/);
+    socket.destroy();
+  });
+
+  test("what is not HTTP is refused and the connection closed", async () => {
+    await using shim = await HostShim.start(programs);
+    await shim.driver.configure(shim.fields());
+    const cases: readonly [string, RegExp][] = [
+      ["\0\0\0\0\r\n\r\n", /^HTTP\/1\.1 400 /],
+      ["GET /x HTTP/1.1\r\nContent-Length: 5\r\n\r\nhello", /^HTTP\/1\.1 400 /],
+      ["POST /x HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", /^HTTP\/1\.1 400 /],
+      [`GET /x HTTP/1.1\r\nA: ${"a".repeat(70_000)}\r\n\r\n`, /^HTTP\/1\.1 431 /],
+      ["POST /x HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", /^$/],
+    ];
+    for (const [bytes, expected] of cases) {
+      const socket = await shim.client();
+      socket.write(bytes);
+      assert.match(await read(socket, /never/), expected, bytes.slice(0, 60));
+      socket.destroy();
+    }
+    assert.equal((await shim.driver.invoke("echo unharmed")).body.toString(), "unharmed");
+  });
+
+  test("a client that asks first is told to go on", async () => {
+    await using shim = await HostShim.start(programs);
+    await shim.driver.configure(shim.fields());
+    const socket = await shim.client();
+    socket.write("POST /2018-06-01/runtime/init/error HTTP/1.1\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n");
+    assert.equal(await read(socket, /\r\n\r\n/), "HTTP/1.1 100 Continue\r\n\r\n");
+    socket.write("{}");
+    assert.match(await read(socket, /\}\n/), /^HTTP\/1\.1 403 Forbidden\r\n[^]*InvalidStateTransition/);
+    socket.destroy();
+  });
+
+  test("whoever asks is the runtime: the newest `next` counts", async () => {
+    await using shim = await HostShim.start(programs);
+    // The program itself does nothing; connections of the test play the runtime.
+    shim.driver.send(ToShim.Configure, shim.fields([[ConfigureField.Environment, "INIT=sleep"]]));
+    const first = await shim.client();
+    first.write(NEXT);
+    await shim.driver.until([FromShim.Ready]);
+    const second = await shim.client();
+    second.write(NEXT);
+    assert.equal(await read(first, /never/), "");
+    const invoked = shim.driver.invoke("an event");
+    const event = await read(second, /an event$/);
+    const id = /Lambda-Runtime-Aws-Request-Id: (\S+)/.exec(event)?.[1] ?? "";
+    // Its next request lies ready before the reply to this one is sent.
+    second.write(
+      `POST /2018-06-01/runtime/invocation/${id}/response HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n` +
+        `4\r\nfrom\r\n8\r\n another\r\n0\r\n\r\n${NEXT}`,
+    );
+    const { body, failure, alive } = await invoked;
+    assert.equal(body.toString(), "from another");
+    assert.equal(failure, null);
+    assert.equal(alive, true);
+    second.destroy();
+  });
+
+  test("a `next` that is asked again during an invocation gets the same event", async () => {
+    await using shim = await HostShim.start(programs);
+    await shim.driver.configure(shim.fields());
+    const invoked = shim.driver.invoke("sleep", { timeoutMs: 1000 });
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    const other = await shim.client();
+    other.write(NEXT);
+    assert.match(await read(other, /sleep$/), /^HTTP\/1\.1 200 OK\r\n/);
+    assert.equal((await invoked).failure?.outcome, FailureOutcome.TimedOut);
+  });
+
+  test("a flood of requests sent ahead ends that connection only", async () => {
+    await using shim = await HostShim.start(programs);
+    await shim.driver.configure(shim.fields());
+    const socket = await shim.client();
+    socket.write(NEXT.repeat(20_000));
+    await new Promise((resolve) => socket.once("close", resolve));
+    const again = await shim.client();
+    again.write("GET /2018-06-01/ping HTTP/1.1\r\nConnection: close\r\n\r\n");
+    assert.match(await read(again, /never/), /pong$/);
+  });
+});
+
+describe("extensions", () => {
+  test("take part in init, invocation and shutdown", async () => {
+    await using shim = await HostShim.start(programs, programs.opt(["extension-a", "extension-b"]));
+    const init = await shim.driver.configure(shim.fields());
+    assert.equal(init.frame.type, FromShim.Ready);
+    const expected = '{"functionName":"f","functionVersion":"","handler":"","accountId":"000000000000"}';
+    for (const name of ["a", "b"])
+      assert.ok(init.log.includes(`extension-${name} registered 200 ${expected}`), init.log);
+    const { requestId, body, stdout } = await shim.driver.invoke("echo x");
+    assert.equal(body.toString(), "x");
+    for (const name of ["a", "b"]) assert.match(stdout, new RegExp(`extension-${name} got .*"INVOKE".*"${requestId}"`));
+    shim.driver.send(ToShim.Shutdown, [
+      [ShutdownField.Reason, "spindown"],
+      [ShutdownField.GraceMs, 2000],
+    ]);
+    let log = "";
+    const told = shim.driver.until([FromShim.Done], (text) => {
+      log += text;
+    });
+    await assert.rejects(told, /ended/);
+    assert.match(log, /extension-a got .*"SHUTDOWN","shutdownReason":"spindown"/);
+  });
+
+  test("one that crashes fails the invocation; all start again", async () => {
+    await using shim = await HostShim.start(programs, programs.opt(["extension-crash"]));
+    await shim.driver.configure(shim.fields());
+    const { failure, alive, done } = await shim.driver.invoke("sleep");
+    assert.equal(failure?.outcome, FailureOutcome.Exited);
+    assert.equal(failure?.errorType, "Extension.Crash");
+    assert.equal(failure?.exitCode, 5);
+    assert.equal(alive, false);
+    assert.notEqual(done, null);
+  });
+
+  test("one that never registers holds the init up until it is cut off", async () => {
+    await using shim = await HostShim.start(programs, programs.opt(["extension-silent"]));
+    const init = await shim.driver.configure([...shim.fields(), [ConfigureField.InitTimeoutMs, 300]]);
+    assert.equal(init.frame.type, FromShim.InitFailed);
+    assert.equal(readFailure(init.reader)?.outcome, FailureOutcome.TimedOut);
+  });
+});
+
+describe("the same under sanitizers as in a guest", () => {
+  test("answers, failures, exits and new starts", async () => {
+    await using shim = await HostShim.start(programs);
+    await shim.driver.configure(shim.fields());
+    assert.equal((await shim.driver.invoke("stream 50 70000")).body.length, 3_500_000);
+    assert.equal((await shim.driver.invoke("fail-trailer")).failure?.errorType, "Function.Oops");
+    assert.equal((await shim.driver.invoke("cut")).failure?.outcome, FailureOutcome.Truncated);
+    assert.equal((await shim.driver.invoke("exit 9")).failure?.exitCode, 9);
+    assert.equal((await shim.driver.invoke("size 6291557")).failure?.outcome, FailureOutcome.ResponseTooLarge);
+    assert.equal((await shim.driver.invoke("flood", { timeoutMs: 300 })).failure?.outcome, FailureOutcome.TimedOut);
+    assert.equal((await shim.driver.invoke("log 5000")).stdout.split("\n").length, 5002);
+    const large = "y".repeat(5_000_000);
+    assert.equal((await shim.driver.invoke(`echo ${large}`)).body.toString(), large);
+    assert.equal((await shim.driver.invoke("connections 100")).failure, null);
+  });
+});
