@@ -6,7 +6,10 @@ import { CpuAllocator } from "./cpu-allocator.ts";
 test("microVMs spread evenly, and a freed place is taken again", () => {
   const cpus = new CpuAllocator([0, 1, 2]);
   const taken = Array.from({ length: 6 }, () => cpus.take(null));
-  assert.deepEqual(taken.toSorted((a, b) => a - b), [0, 0, 1, 1, 2, 2]);
+  assert.deepEqual(
+    taken.toSorted((a, b) => a - b),
+    [0, 0, 1, 1, 2, 2],
+  );
   cpus.release(1);
   assert.equal(cpus.take(null), 1);
 });

@@ -105,6 +105,7 @@ export class UmlHypervisor implements Hypervisor {
   readonly #cgroupReason: string;
   readonly #sharedImages: string | null;
   #kernelPath: string | null = null;
+  readonly #live = new Set<UmlMicroVm>();
 
   constructor(options: Partial<VmmOptions> = {}) {
     this.#options = vmmOptions(options);
@@ -115,6 +116,9 @@ export class UmlHypervisor implements Hypervisor {
     // What a jail's user cannot reach cannot be shared; its images are linked one by one then.
     this.#sharedImages = images !== null && isReachable(images) ? images : null;
     [this.#cgroups, this.#cgroupReason] = this.#detect();
+    process.once("exit", () => {
+      for (const microVm of this.#live) microVm.abandon();
+    });
   }
 
   #detect(): [CgroupLayout | null, string] {
@@ -179,6 +183,8 @@ export class UmlHypervisor implements Hypervisor {
       sharedPath: (image) => this.#sharedPath(image),
       resources: setup.move(),
     });
+    this.#live.add(microVm);
+    void microVm.exited.then(() => this.#live.delete(microVm));
     void ended.then((end) => {
       if (end === "stopped") microVm.poweredOff();
       else microVm.end("device", `The guest broke a device's protocol: ${end.message}`);

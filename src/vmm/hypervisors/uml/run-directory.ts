@@ -147,6 +147,21 @@ const cleanCgroups = (layout: CgroupLayout): void => {
 };
 
 /**
+ * Kills jails that show a dead monitor's directory. bwrap dies with its monitor, but its child only from the moment on
+ * at which it has asked for that: one that was just being made may live on.
+ */
+const killJailsOf = (path: string): void => {
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
+    try {
+      const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
+      if (words.includes(`${path}/drives`)) process.kill(Number(pid), "SIGKILL");
+    } catch {
+      // It ended meanwhile, or is not ours.
+    }
+  }
+};
+
+/**
  * Removes what dead monitors left behind: run directories below `runDir`, and cgroups with whatever still runs in them.
  * Returns the ids of the microVMs whose directories were removed.
  */
@@ -160,6 +175,7 @@ export const cleanStale = (runDir: string, cgroups: CgroupLayout | null): string
     if (!existsSync(`${path}/owner`)) continue;
     const [pid = "", began = ""] = readFileSync(`${path}/owner`, "utf8").split(" ");
     if (began !== "" && startTime(Number(pid)) === began) continue;
+    killJailsOf(path);
     rmSync(path, { recursive: true, force: true });
     cleaned.push(id);
   }

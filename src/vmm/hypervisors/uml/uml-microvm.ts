@@ -142,6 +142,12 @@ export class UmlMicroVm implements MicroVm {
     if (this.#paused) void this.resume().catch(() => {});
   }
 
+  /** Our process ends now, without time to wait: takes along what would not die with us by itself. */
+  abandon(): void {
+    native().sendSignal(this.#parts.pidfd, constants.signals.SIGKILL);
+    this.#parts.cgroup?.kill();
+  }
+
   /** The guest's kernel let go of its device, which is power-off. UML faults while it goes on, so it is ended here. */
   poweredOff(): void {
     this.end("guest", "The guest powered off");
