@@ -41,6 +41,15 @@ static bool is_token(struct slice slice) {
     return true;
 }
 
+/* No control characters but tabs: what is relayed from a header must not mean anything further on. */
+static bool is_text(struct slice slice) {
+    for (size_t i = 0; i < slice.length; i++) {
+        unsigned char c = (unsigned char)slice.at[i];
+        if ((c < 0x20 && c != '\t') || c == 0x7f) return false;
+    }
+    return true;
+}
+
 static struct slice trim(struct slice slice) {
     while (slice.length > 0 && (slice.at[0] == ' ' || slice.at[0] == '\t')) {
         slice.at++;
@@ -70,8 +79,7 @@ static int parse_headers(struct slice rest, struct http_headers *headers) {
         if (colon == NULL) return -400;
         struct slice name = {line.at, (size_t)(colon - line.at)};
         struct slice value = trim((struct slice){colon + 1, line.length - name.length - 1});
-        if (!is_token(name) || (value.length > 0 && memchr(value.at, '\r', value.length) != NULL)) return -400;
-        if (value.length > 0 && memchr(value.at, 0, value.length) != NULL) return -400;
+        if (!is_token(name) || !is_text(value)) return -400;
         if (headers->count == HTTP_HEADERS_MAX) return -431;
         headers->list[headers->count++] = (struct http_header){name, value};
     }

@@ -39,6 +39,8 @@ static size_t inbox_length;
 static int host = -1;
 static bool host_is_full;
 static int signals = -1;
+/* A child ended. It is reaped after all else of the pass: what it said before comes first. */
+static bool is_reap_due;
 
 /* --- time ----------------------------------------------------------------------------------------------------- */
 
@@ -172,7 +174,7 @@ static void dispatch(const struct epoll_event *event) {
         if ((event->events & (EPOLLIN | EPOLLHUP | EPOLLERR)) != 0) host_readable();
         break;
     case SOURCE_SIGNAL:
-        if (read(signals, &ignored, sizeof ignored) > 0) reap();
+        if (read(signals, &ignored, sizeof ignored) > 0) is_reap_due = true;
         break;
     case SOURCE_LISTENER: server_accept(); break;
     case SOURCE_LOG: logs_ready(index); break;
@@ -215,6 +217,8 @@ static _Noreturn void give_up(void) {
 static void settle(void) {
     struct sandbox *sandbox = &loop.sandbox;
     server_revisit();
+    if (is_reap_due) reap();
+    is_reap_due = false;
     uint64_t deadline = sandbox_deadline(sandbox);
     if (deadline != NEVER && deadline <= world_now_us()) sandbox_timer(sandbox);
     if (sandbox->phase == PHASE_ENDING && !sandbox->settling) reap();

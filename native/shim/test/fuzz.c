@@ -398,6 +398,14 @@ static size_t make_request(char *into, size_t capacity) {
     int n = snprintf(into, capacity, "%s HTTP/1.1\r\n%s%s%s\r\n", path, modes[below(6)], identifier,
                      get ? "" : chunked ? "Transfer-Encoding: chunked\r\n" : "Content-Length: 21\r\n");
     static const char body[] = "{\"events\":[\"INVOKE\"]}";
+    if (chunked && one_in(100)) {
+        /* About as much as an error report may have. */
+        size_t size = ERROR_BODY_BYTES_MAX - 100 + below(100 * KIB);
+        n += snprintf(into + n, capacity - (size_t)n, "%zx\r\n", size);
+        memset(into + n, 'e', size);
+        memcpy(into + (size_t)n + size, "\r\n0\r\n\r\n", 7);
+        return (size_t)n + size + 7;
+    }
     if (chunked) {
         n += snprintf(into + n, capacity - (size_t)n, "15\r\n%s\r\n0\r\nLambda-Runtime-Function-Error-Type: Function.X\r\n"
                       "Lambda-Runtime-Function-Error-Body: e30%s=\r\n\r\n", body, one_in(3) ? "*" : "");
@@ -415,9 +423,9 @@ static void function_requests(void) {
         return;
     }
     open_connections[connection] = true;
-    static char text[INPUT_MAX];
+    static char text[512 * KIB];
     size_t length = make_request(text, 4 * KIB);
-    if (one_in(10)) length = mutate(text, length, INPUT_MAX);
+    if (one_in(10) && length < INPUT_MAX) length = mutate(text, length, INPUT_MAX);
     char *copy = malloc(length + 1);
     memcpy(copy, text, length);
     size_t scanned = 0;
