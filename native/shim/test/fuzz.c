@@ -237,7 +237,9 @@ void world_reply(int connection, const void *head, size_t head_length, const voi
     CHECK(connection >= 0 && connection < CONNECTIONS_MAX && open_connections[connection]);
     CHECK(awaits_reply[connection] || in_body[connection]);
     CHECK(head_length > 12 && memcmp(head, "HTTP/1.1 ", 9) == 0);
-    if (body_length > 0) CHECK(((const char *)body)[0] != 0 || ((const char *)body)[body_length - 1] != 1);
+    /* Reads all of it, so that the sanitizer sees it. */
+    static volatile unsigned sum;
+    for (size_t i = 0; i < body_length; i++) sum += ((const unsigned char *)body)[i];
     awaits_reply[connection] = false;
 }
 
