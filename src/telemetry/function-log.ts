@@ -21,6 +21,8 @@ export interface LogRecord {
 /** Where a slot's log goes. Never blocks and never throws: under a flood records are dropped and counted. */
 export interface LogSink {
   write(record: LogRecord): void;
+  /** Begins to write what is pending: at the end of an invocation, so that little is lost if this process is killed. */
+  flush(): void;
 }
 
 export interface FunctionLogsOptions {
@@ -181,7 +183,7 @@ export class FunctionLogs {
       this.#logs.set(functionName, log);
     }
     const kept = log;
-    return { write: (record) => kept.write(streamName, record) };
+    return { write: (record) => kept.write(streamName, record), flush: () => void kept.flush() };
   }
 
   /** Everything written so far is in the files when this resolves. */

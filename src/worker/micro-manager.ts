@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { availableParallelism, freemem, totalmem } from "node:os";
 import { readFile } from "node:fs/promises";
-import { serviceFailure } from "../wire/errors.ts";
+import { serviceFailure, slotGone } from "../wire/errors.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import type { InvocationRequest, InvocationResult, InvocationStream } from "../wire/invocation.ts";
 import {
@@ -140,9 +140,8 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
 
   #leased(lease: SlotLease): Slot {
     const slot = this.#slots.get(lease.slotId);
-    if (slot === undefined) throw serviceFailure(`slot ${lease.slotId} is gone from worker ${this.workerId}`);
-    if (this.#options.nowMs() > lease.expiresAtMs)
-      throw serviceFailure(`the lease on slot ${lease.slotId} has expired`);
+    if (slot === undefined) throw slotGone(`slot ${lease.slotId} is gone from worker ${this.workerId}`);
+    if (this.#options.nowMs() > lease.expiresAtMs) throw slotGone(`the lease on slot ${lease.slotId} has expired`);
     return slot;
   }
 

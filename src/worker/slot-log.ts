@@ -28,7 +28,9 @@ export class SlotLog {
     this.#tail = new LogTail();
   }
 
+  /** Ends an invocation's part of the log. */
   closeTail(): Uint8Array {
+    this.#sink.flush();
     const bytes = this.#tail?.bytes() ?? new Uint8Array();
     this.#tail = null;
     return bytes;

@@ -83,7 +83,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
       microVm: () => Promise.resolve(booted),
       runtime: () => ({ drives: [], argv: ["/var/task/bootstrap"], environment: {}, version: "v", versionArn: "arn" }),
       image: () => Promise.resolve("/code.erofs"),
-      logSink: () => ({ write: ({ text }) => lines.push(text) }),
+      logSink: () => ({ write: ({ text }) => lines.push(text), flush: () => {} }),
       changed: (changed) => states.push(changed.info.state),
       warn: (_message, error) => assert.fail(String(error)),
     },

@@ -8,7 +8,7 @@ import { FREEZE_TIMEOUT_MS } from "../limits.ts";
  * out in one place, `detectCgroups`; a host may have both, then version 1 has the controllers.
  */
 
-const V1_CONTROLLERS = ["memory", "cpu", "cpuacct", "pids", "freezer"] as const;
+const V1_CONTROLLERS = ["memory", "cpu", "cpuacct", "pids"] as const;
 const V2_CONTROLLERS = ["memory", "cpu", "pids"] as const;
 const GROUP = "hearth";
 
@@ -155,21 +155,23 @@ export class Cgroup {
     return ns === null ? null : Math.floor(ns / 1000);
   }
 
+  /**
+   * Only with cgroup v2: what its freezer holds can be killed. Version 1's cannot, so that a monitor that is killed
+   * would leave its frozen guests behind.
+   */
   get canFreeze(): boolean {
-    return this.#layout.version === 2 || this.#layout.parents.has("freezer");
+    return this.#layout.version === 2;
   }
 
   /** Stops or continues all its processes; resolves when they are. */
   async freeze(frozen: boolean): Promise<void> {
-    const v1 = this.#layout.version === 1;
-    const path = v1 ? this.#path("freezer", "freezer.state") : this.#path("unified", "cgroup.freeze");
-    const shows = v1 ? path : this.#path("unified", "cgroup.events");
-    if (path === null || shows === null) throw new Error("Freezing needs the freezer controller");
-    writeFileSync(path, v1 ? (frozen ? "FROZEN" : "THAWED") : frozen ? "1" : "0");
+    const path = this.#path("unified", "cgroup.freeze");
+    const shows = this.#path("unified", "cgroup.events");
+    if (path === null || shows === null) throw new Error("Freezing needs cgroup v2");
+    writeFileSync(path, frozen ? "1" : "0");
     if (!frozen) return;
-    const done = v1 ? "FROZEN" : "frozen 1";
     for (const deadline = performance.now() + FREEZE_TIMEOUT_MS; ; await sleep(1)) {
-      if (readFileSync(shows, "utf8").includes(done)) return;
+      if (readFileSync(shows, "utf8").includes("frozen 1")) return;
       if (performance.now() > deadline) throw new Error(`Not frozen after ${String(FREEZE_TIMEOUT_MS)} ms`);
     }
   }

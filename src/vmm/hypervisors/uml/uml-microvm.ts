@@ -46,6 +46,8 @@ export class UmlMicroVm implements MicroVm {
   #cause: Pick<MicroVmExit, "cause" | "detail"> | null = null;
   #ended = false;
   #paused = false;
+  /** null until it was looked up. The number cannot go to another process before `#ended`: bwrap has it as its child. */
+  #kernelPid: number | null = null;
   #console: Mconsole | null = null;
   #nextDrive: number;
 
@@ -109,12 +111,12 @@ export class UmlMicroVm implements MicroVm {
   }
 
   /**
-   * Without a freezer only the guest's kernel process is stopped: a guest process that never enters the kernel runs
-   * until its next timer tick that goes unanswered, which is for ever. So a freezer is worth having.
+   * Without a freezer only the guest's kernel process is stopped. Guest processes stop with it at their next system
+   * call or fault; one that makes neither goes on until then, at the weight of its cgroup.
    */
   async #signalKernel(signal: "SIGSTOP" | "SIGCONT"): Promise<void> {
-    const [, , kernel] = await processTree(this.#parts.pid);
-    if (kernel !== undefined) process.kill(kernel, signal);
+    this.#kernelPid ??= (await processTree(this.#parts.pid))[2] ?? null;
+    if (this.#kernelPid !== null && !this.#ended) process.kill(this.#kernelPid, signal);
   }
 
   async stats(): Promise<MicroVmStats> {
