@@ -15,7 +15,8 @@ after(async () => {
 });
 
 const aws = async (...args: string[]): Promise<{ code: number | null; stdout: string; stderr: string }> =>
-  run("aws", ["lambda", "--endpoint-url", hearth.about.endpoint, "--output", "json", ...args], {
+  // Debian's: another one may stand before it in PATH.
+  run("/usr/bin/aws", ["lambda", "--endpoint-url", hearth.about.endpoint, "--output", "json", ...args], {
     env: { ...hearth.environment, AWS_PAGER: "" },
   });
 

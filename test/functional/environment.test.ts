@@ -67,7 +67,8 @@ test("the context object", async () => {
   assert.equal(context["awsRequestId"], answer.$metadata.requestId);
   assert.deepEqual((context["clientContext"] as Record<string, unknown>)["custom"], { k: "v" });
   const remaining = Number(context["remaining"]);
-  assert.ok(remaining > 0 && remaining <= 20_000, `${remaining} ms remaining`);
+  // The two clocks may be a millisecond or two apart.
+  assert.ok(remaining > 0 && remaining <= 20_005, `${remaining} ms remaining`);
 });
 
 test("the log's tail holds the platform's lines and the function's", async () => {

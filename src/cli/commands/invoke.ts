@@ -1,5 +1,6 @@
 import { InvokeCommand } from "@aws-sdk/client-lambda";
 import type { InvokeCommandOutput } from "@aws-sdk/client-lambda";
+import { Option } from "commander";
 import type { Command } from "commander";
 import { readFile } from "node:fs/promises";
 import { buffer } from "node:stream/consumers";
@@ -13,6 +14,7 @@ interface InvokeOptions extends ClientOptions {
   readonly qualifier?: string;
   readonly async?: boolean;
   readonly tail?: boolean;
+  readonly log?: boolean;
   readonly clientContext?: string;
 }
 
@@ -28,7 +30,8 @@ export const invokeCommand = (): Command =>
     .option("-p, --payload <json>", "the event: JSON, @FILE, or - for stdin", "{}")
     .option("-q, --qualifier <version>", "version or alias")
     .option("--async", "queue the event and do not wait for the answer")
-    .option("--tail, --log", "print the last 4 KB of the invocation's log to stderr")
+    .option("--tail", "print the last 4 KB of the invocation's log to stderr")
+    .addOption(new Option("--log", "the same as --tail").hideHelp())
     .option("--client-context <json>", "ClientContext that the function gets")
     .action(run);
 
@@ -42,7 +45,7 @@ const run = async (name: string, options: InvokeOptions): Promise<void> => {
       FunctionName: name,
       Payload: payload,
       InvocationType: options.async === true ? "Event" : "RequestResponse",
-      LogType: options.tail === true ? "Tail" : "None",
+      LogType: options.tail === true || options.log === true ? "Tail" : "None",
       ...(options.qualifier === undefined ? {} : { Qualifier: options.qualifier }),
       ...(context === undefined ? {} : { ClientContext: Buffer.from(context).toString("base64") }),
     }),
