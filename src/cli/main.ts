@@ -68,5 +68,6 @@ process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.
 try {
   await program().parseAsync(process.argv);
 } catch (error) {
-  process.exitCode = fail(error);
+  // Not left to the event loop: a start that failed half-way may still have something in hand.
+  process.exit(fail(error));
 }

@@ -31,8 +31,11 @@ test("the AWS CLI: create, wait, invoke, list, delete", async () => {
   const waited = await aws("wait", "function-active-v2", "--function-name", "from-cli");
   assert.equal(waited.code, 0, waited.stderr);
   const out = join(directory, "out.json");
-  const event = ["--cli-binary-format", "raw-in-base64-out", "--payload", '{"a":1}'];
-  const invoked = await aws("invoke", "--function-name", "from-cli", ...event, "--log-type", "Tail", out);
+  // As a file of bytes the payload is the same for versions 1 and 2 of the CLI.
+  const event = join(directory, "event.json");
+  await writeFile(event, '{"a":1}');
+  const invocation = ["--function-name", "from-cli", "--payload", `fileb://${event}`, "--log-type", "Tail"];
+  const invoked = await aws("invoke", ...invocation, out);
   assert.equal(invoked.code, 0, invoked.stderr);
   assert.deepEqual(JSON.parse(await readFile(out, "utf8")), { got: { a: 1 } });
   const { LogResult } = JSON.parse(invoked.stdout) as { LogResult: string };

@@ -58,6 +58,7 @@ const ops = {
   hang: () => { for (;;); },
   memory: () => { const kept = []; for (;;) kept.push(Buffer.alloc(8 << 20, 1)); },
   log: (event) => { for (const line of event.lines) console.log(line); return null; },
+  sleepAndLog: async (event) => { await sleep(event.ms); return ops.log(event); },
   flood: (event) => { const line = "f".repeat(1000); for (let n = 0; n < event.lines; n += 1) console.log(line); return event.lines; },
   env: () => ({ ...process.env }),
   context: (event, context) => ({ ...context, remaining: context.getRemainingTimeInMillis() }),

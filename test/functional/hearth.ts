@@ -12,12 +12,15 @@ import { getSlots } from "../../src/cli/control.ts";
 import { logFilesOf, parseStoredRecord } from "../../src/telemetry/index.ts";
 import type { SlotInfo } from "../../src/wire/slot.ts";
 import { descendants, gone } from "./processes.ts";
+import type { ProcessIdentity } from "./processes.ts";
 
 /** The command, to be run with this process's Node. */
 export const MAIN: string = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 
 const START_MS_MAX = 60_000;
 const STOP_MS_MAX = 30_000;
+
+const namesOf = (processes: readonly ProcessIdentity[]): string => processes.map((each) => each.name).join(", ");
 
 /** What `hearth up --json` says when it serves. */
 interface Announcement {
@@ -34,6 +37,8 @@ export class TestHearth implements AsyncDisposable {
   readonly #clients: LambdaClient[] = [];
   #process: ChildProcess | null = null;
   #announcement: Announcement | null = null;
+  /** What a killed one left; the next one clears it away. */
+  readonly #orphans: ProcessIdentity[] = [];
   /** stderr of all its processes: Hearth's own log. */
   log = "";
 
@@ -81,6 +86,8 @@ export class TestHearth implements AsyncDisposable {
     });
     const [line] = (await Promise.race([first, ended])) as [string];
     this.#announcement = JSON.parse(line) as Announcement;
+    const left = await gone(this.#orphans.splice(0), STOP_MS_MAX);
+    if (left.length > 0) throw new Error(`a killed Hearth's processes outlive the next start: ${namesOf(left)}`);
   }
 
   /** A client with nothing but endpoint, region and keys. */
@@ -122,7 +129,10 @@ export class TestHearth implements AsyncDisposable {
     return texts.flatMap((text) => text.split("\n")).flatMap((line) => parseStoredRecord(line)?.text ?? []);
   }
 
-  /** Ends it with a signal. Resolves to its exit code once none of its processes is left; throws when some stay. */
+  /**
+   * Ends it with a signal. Resolves to its exit code once none of its processes is left; throws when some stay.
+   * After SIGKILL that is asked of the next start: a frozen microVM does not die before it is thawed.
+   */
   async stop(signal: NodeJS.Signals = "SIGTERM"): Promise<number | null> {
     const running = this.#process;
     if (running === null) return null;
@@ -135,8 +145,12 @@ export class TestHearth implements AsyncDisposable {
         : Promise.resolve();
     running.kill(signal);
     await exited.catch(() => running.kill("SIGKILL"));
+    if (signal === "SIGKILL") {
+      this.#orphans.push(...family);
+      return running.exitCode;
+    }
     const left = await gone(family, STOP_MS_MAX);
-    if (left.length > 0) throw new Error(`Hearth left processes behind: ${left.map((each) => each.name).join(", ")}`);
+    if (left.length > 0) throw new Error(`Hearth left processes behind: ${namesOf(left)}`);
     return running.exitCode;
   }
 

@@ -116,7 +116,7 @@ test("an event that was accepted runs, even when Hearth is killed right after", 
   const client = hearth.client();
   await deployProbe(client, "events");
   const send = async (mark: string): Promise<void> => {
-    const payload = Buffer.from(JSON.stringify({ op: "log", lines: [mark] }));
+    const payload = Buffer.from(JSON.stringify({ op: "sleepAndLog", ms: 1_000, lines: [mark] }));
     const answer = await client.send(
       new InvokeCommand({ FunctionName: "events", InvocationType: "Event", Payload: payload }),
     );
@@ -134,6 +134,7 @@ test("an event that was accepted runs, even when Hearth is killed right after", 
   await send("mark-first");
   await logged("mark-first");
   const marks = ["mark-a", "mark-b", "mark-c", "mark-d"];
+  // They take a second each, so that none is through when Hearth is killed.
   await Promise.all(marks.map(send));
   await hearth.stop("SIGKILL");
   await hearth.start();
