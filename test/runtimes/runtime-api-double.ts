@@ -5,9 +5,11 @@ import { type ChildProcess, spawn } from "node:child_process";
 import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
+import { setImmediate } from "node:timers/promises";
 
 const API = "/2018-06-01/runtime";
 const ACCEPTED = 202;
+const TURNS_FOR_OUTPUT = 3;
 
 /** What the runtime sent for an invocation, or for its init. */
 export interface Answer {
@@ -140,7 +142,11 @@ export class RuntimeUnderTest implements AsyncDisposable {
   async answer(): Promise<Answer> {
     for (;;) {
       const answer = this.#answers.shift();
-      if (answer !== undefined) return answer;
+      if (answer !== undefined) {
+        // What it printed before its answer is in the pipe by now, and is read in the next turns.
+        for (let turns = 0; turns < TURNS_FOR_OUTPUT; turns += 1) await setImmediate();
+        return answer;
+      }
       const hasEnded = this.#process.exitCode !== null || this.#process.signalCode !== null;
       if (hasEnded) throw new Error(`the runtime ended without an answer:\n${this.#output}`);
       await new Promise<void>((resolve) => {

@@ -1,3 +1,4 @@
+import { readFileSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
 
@@ -19,16 +20,24 @@ export const processTree = async (pid: number): Promise<number[]> => {
   return [pid, ...below.flat()];
 };
 
+/** Whether a process was stopped by a signal, or ended (proc(5): states T, Z, X, or no such process). */
+export const isStopped = (pid: number): boolean => {
+  try {
+    const stat = readFileSync(`/proc/${String(pid)}/stat`, "utf8");
+    // The state follows the name, which is in parentheses and may hold anything.
+    return /^[TZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
+  } catch {
+    return true;
+  }
+};
+
 /**
  * Kills a jail that has no cgroup by which it could be found: bwrap and its child. bwrap's end alone takes the child
  * along only once the child has asked for that, so bwrap is stopped first and then has no child we do not see.
  */
 export const killJail = async (pid: number, signal: (signal: "SIGSTOP" | "SIGKILL") => void): Promise<void> => {
   signal("SIGSTOP");
-  for (let state = ""; state !== "T" && state !== "Z" && state !== "gone"; await setImmediate()) {
-    const stat = await readFile(`/proc/${String(pid)}/stat`, "utf8").catch(() => ") gone");
-    state = stat.slice(stat.lastIndexOf(")") + 2).split(" ")[0] ?? "gone";
-  }
+  while (!isStopped(pid)) await setImmediate();
   for (const child of await children(pid)) {
     try {
       process.kill(child, "SIGKILL");

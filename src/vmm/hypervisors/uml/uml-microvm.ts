@@ -4,13 +4,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 import type { Cgroup } from "../../jail/cgroup.ts";
 import type { VsockDevice } from "../../devices/vsock.ts";
-import { REAP_TIMEOUT_MS, UBD_DEVICES_MAX } from "../../limits.ts";
+import { FREEZE_TIMEOUT_MS, REAP_TIMEOUT_MS, UBD_DEVICES_MAX } from "../../limits.ts";
 import type { Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats } from "../../microvm.ts";
 import { native } from "../../native.ts";
 import { Watch } from "../../poller.ts";
 import { ubdDevice } from "./command-line.ts";
 import { Mconsole } from "./mconsole.ts";
-import { killJail, processTree, proportionalBytes } from "./processes.ts";
+import { isStopped, killJail, processTree, proportionalBytes } from "./processes.ts";
 import { checkReadable, type RunDirectory } from "./run-directory.ts";
 
 /** What a spawned microVM consists of; `resources` is everything to be released at its end, in reverse order. */
@@ -116,7 +116,14 @@ export class UmlMicroVm implements MicroVm {
    */
   async #signalKernel(signal: "SIGSTOP" | "SIGCONT"): Promise<void> {
     this.#kernelPid ??= (await processTree(this.#parts.pid))[2] ?? null;
-    if (this.#kernelPid !== null && !this.#ended) process.kill(this.#kernelPid, signal);
+    const pid = this.#kernelPid;
+    if (pid === null || this.#ended) return;
+    process.kill(pid, signal);
+    if (signal === "SIGCONT") return;
+    // It is sent, but not obeyed yet.
+    for (const deadline = performance.now() + FREEZE_TIMEOUT_MS; !this.#ended && !isStopped(pid); await sleep(1)) {
+      if (performance.now() > deadline) throw new Error(`Not stopped after ${String(FREEZE_TIMEOUT_MS)} ms`);
+    }
   }
 
   async stats(): Promise<MicroVmStats> {
