@@ -30,15 +30,18 @@ export const bootSerial: BootBench = async (boot) => {
 export const bootMany: BootBench = async (boot) => {
   const timesMs: number[] = [];
   let failed = 0;
+  let firstError: unknown = null;
   const startedMs = performance.now();
   await parallel(MANY_BOOTS, AT_ONCE, async () => {
     try {
       await using booted = await bootMicroVm(boot, nextId(), MEMORY_MIB);
       timesMs.push(booted.bootMs);
-    } catch {
+    } catch (error) {
       failed += 1;
+      firstError ??= error;
     }
   });
+  if (timesMs.length === 0) throw firstError;
   const seconds = (performance.now() - startedMs) / 1000;
   return { ...spread(timesMs), perSecond: round(MANY_BOOTS / seconds), failed };
 };

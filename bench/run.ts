@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from "node:fs/promises";
+import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { lambdaClient } from "../src/cli/client.ts";
@@ -27,6 +27,8 @@ export interface Outcome {
 export async function* runBenches(benches: readonly Bench[]): AsyncGenerator<Outcome> {
   await using owned = new AsyncDisposableStack();
   const scratch = await mkdtemp(join(tmpdir(), "hearth-bench-"));
+  // MicroVMs are users of their own and must get to their run directories below.
+  await chmod(scratch, 0o711);
   owned.defer(() => rm(scratch, { recursive: true, force: true }));
   let boot: BootOptions | null = null;
   let parts: InvokeParts | null = null;
