@@ -21,7 +21,8 @@ export class CliError extends Error {
 export const usageError = (message: string, hint: string | null = null): CliError =>
   new CliError(message, hint, EXIT_USAGE);
 
-const REFUSED = new Set(["ECONNREFUSED", "ENOTFOUND", "EHOSTUNREACH", "ECONNRESET", "EPIPE"]);
+const REFUSED = new Set(["ECONNREFUSED", "ENOTFOUND", "EHOSTUNREACH"]);
+const BROKEN = new Set(["ECONNRESET", "EPIPE"]);
 /** What the service answers when it does not accept a signature. */
 const NOT_ALLOWED = new Set([
   "InvalidSignatureException",
@@ -57,6 +58,13 @@ export const describeError = (error: unknown): Failure => {
     return {
       message: `Nothing answers at ${addressOf(error) ?? "the endpoint"} (${code}).`,
       hint: "Start Hearth with `hearth up`, or name another address with --endpoint or HEARTH_ENDPOINT.",
+      exitCode: EXIT_FAILURE,
+    };
+  }
+  if (code !== null && BROKEN.has(code)) {
+    return {
+      message: `The connection to Hearth broke before the answer came (${code}).`,
+      hint: "It was stopped or it failed: look at the output of `hearth up`.",
       exitCode: EXIT_FAILURE,
     };
   }
