@@ -2,7 +2,7 @@ import { Readable } from "node:stream";
 import type { FunctionError, InvocationRequest } from "../wire/invocation.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import type { FieldReader } from "../wire/shim-codec.ts";
-import { DoneField, FromShim, InvokeField, ResponseField } from "../wire/shim-protocol.ts";
+import { DoneField, FailureOutcome, FromShim, InvokeField, ResponseField } from "../wire/shim-protocol.ts";
 import type { Field, Frame } from "../wire/shim-protocol.ts";
 import { readFailure } from "./failure.ts";
 import type { Failure } from "./failure.ts";
@@ -81,6 +81,15 @@ export class InvocationFrames {
     this.#done.reject(error);
   }
 
+  /** The guest let its deadline pass without a word: for the client this is a timeout like any other. */
+  overrun(timeoutMs: number): void {
+    if (this.#stage === "done") return;
+    if (this.#stage !== "answered") this.failure = TIMED_OUT;
+    this.#stage = "done";
+    this.#sink.end();
+    this.#done.resolve({ durationMs: timeoutMs, memoryBytesPeak: 0, initDurationMs: null, runtimeAlive: false });
+  }
+
   /** Takes one frame; false when the link should be held back. Throws `GuestProtocolError`. */
   take(frame: Frame): boolean {
     switch (frame.type) {
@@ -118,6 +127,15 @@ export class InvocationFrames {
     throw new GuestProtocolError(`frame 0x${frame.type.toString(16)} came while the invocation was ${this.#stage}`);
   }
 }
+
+const TIMED_OUT: Failure = {
+  outcome: FailureOutcome.TimedOut,
+  errorType: null,
+  errorBody: null,
+  exitCode: null,
+  signal: null,
+  durationUs: null,
+};
 
 const readDone = (fields: FieldReader): Done => {
   const initUs = fields.number(DoneField.InitDurationUs);

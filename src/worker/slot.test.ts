@@ -236,3 +236,14 @@ test("output is cut into lines, and lines without an end come before the platfor
   assert.ok(made.lines.includes("three"));
   await made.slot.end("drain");
 });
+
+test("a guest that is silent past its deadline is ended, and the client gets a timeout", async () => {
+  const made = guest({ timeoutMs: 1 });
+  await ready(made);
+  const { error, report } = await made.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
+  assert.equal(error?.errorType, "Sandbox.Timedout");
+  assert.equal(report.durationMs, 1);
+  assert.match(Buffer.from(report.logTail).toString(), /Status: timeout/);
+  assert.equal(made.slot.info.state, "Dead");
+  assert.equal(made.killed.length, 1);
+});

@@ -142,10 +142,10 @@ export class Slot {
     this.#log.platform({ type: "start", requestId: request.requestId, version: this.spec.version });
     const nowMs = this.#services.nowMs();
     const deadlineMs = nowMs + this.spec.timeoutMs;
-    const backstop = setTimeout(
-      () => void this.end("the guest did not end an invocation at its deadline"),
-      this.spec.timeoutMs + DEADLINE_GRACE_MS,
-    );
+    const backstop = setTimeout(() => {
+      frames.overrun(this.spec.timeoutMs);
+      void this.end("the guest did not end an invocation at its deadline");
+    }, this.spec.timeoutMs + DEADLINE_GRACE_MS);
     try {
       booted.link.sendInvoke(invokeFields(request, deadlineMs, responseBytesMax, nowMs), request.payload);
       const done = await frames.done;
