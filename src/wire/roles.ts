@@ -30,12 +30,15 @@ export type ReleaseOutcome = "reusable" | "broken";
 
 export interface WorkerManagerApi {
   /**
-   * A warm idle slot of the same function, else a new one. The lease is renewed by the manager until `release`.
+   * A warm idle slot of the same function, else a new one. The lease lasts as long as the invocation may, with its init.
    * Throws `ServiceError` TooManyRequestsException with its Reason when concurrency or the scaling rate is used up.
    */
   reserve(request: ReserveRequest): Promise<SlotLease>;
   release(leaseId: string, outcome: ReleaseOutcome): Promise<void>;
-  /** Ends the idle slots of a function whose code or configuration is gone, and those busy once they are idle. */
+  /**
+   * Ends slots of a function, the idle ones at once and the busy ones at their release: those of $LATEST that are not of
+   * `exceptRevision`, or with null those of every version.
+   */
   retire(functionArn: string, exceptRevision: string | null): Promise<void>;
   /** Concurrent executions now, for the account and by function ARN. */
   concurrency(): Promise<{ readonly account: number; readonly byFunction: Readonly<Record<string, number>> }>;

@@ -191,6 +191,16 @@ test("retire ends idle slots at once and busy ones at their release", async () =
   assert.equal(worker.ended.length, 2);
 });
 
+test("a change of $LATEST leaves published versions warm, the function's end does not", async () => {
+  const { manager, worker } = await fleet();
+  const published = await manager.reserve(request({ ...spec("f", "r0"), version: "1" }));
+  await manager.release(published.leaseId, "reusable");
+  await manager.retire(spec("f").functionArn, "r2");
+  assert.deepEqual(worker.ended, []);
+  await manager.retire(spec("f").functionArn, null);
+  assert.deepEqual(worker.ended, [[published.slotId, "retired"]]);
+});
+
 test("a manager that starts anew learns the slots from the workers", async () => {
   const { worker } = await fleet();
   worker.add("s1", spec("f"));

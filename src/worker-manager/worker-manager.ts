@@ -28,6 +28,7 @@ interface KnownSlot {
   readonly workerId: string;
   readonly functionKey: string;
   readonly functionArn: string;
+  readonly version: string;
   readonly revision: string;
 }
 
@@ -97,7 +98,9 @@ export class WorkerManager implements WorkerManagerApi {
 
   async retire(functionArn: string, exceptRevision: string | null): Promise<void> {
     const outdated = [...this.#slots.values()].filter(
-      (slot) => slot.functionArn === functionArn && slot.revision !== exceptRevision,
+      (slot) =>
+        slot.functionArn === functionArn &&
+        (exceptRevision === null || (slot.version === "$LATEST" && slot.revision !== exceptRevision)),
     );
     const busy = outdated.filter((slot) => this.#leaseOf.has(slot.slotId));
     for (const slot of busy) this.#retired.add(slot.slotId);
@@ -154,6 +157,7 @@ export class WorkerManager implements WorkerManagerApi {
       workerId: "",
       functionKey: key,
       functionArn: spec.functionArn,
+      version: spec.version,
       revision: spec.revision,
     };
     // The lease counts from here, before anything is awaited: two reservations never see the same room.
@@ -215,6 +219,7 @@ export class WorkerManager implements WorkerManagerApi {
       workerId: info.workerId,
       functionKey: info.functionKey,
       functionArn: info.functionArn,
+      version: info.version,
       revision: info.functionKey.slice(info.functionKey.lastIndexOf("@") + 1),
     };
     this.#slots.set(info.slotId, known);
