@@ -6,11 +6,14 @@ import { connect, createServer } from "node:net";
 import type { Server, Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { ConfigureField, FromShim } from "../../src/wire/shim-protocol.ts";
 import type { Field } from "../../src/wire/shim-protocol.ts";
 import { ShimDriver } from "./driver.ts";
 import { buildRuntime } from "./guest.ts";
 
+const LISTEN_WAIT_MS_MAX = 5_000;
+const LISTEN_RETRY_MS = 5;
 const repository = new URL("../../", import.meta.url).pathname;
 const SANITIZED = "-std=c17 -g -O1 -fsanitize=address,undefined -fno-sanitize-recover=all -Wall -Wextra -Werror";
 
@@ -100,10 +103,17 @@ export class HostShim implements AsyncDisposable {
 
   /** A raw connection to the Runtime API. */
   async client(): Promise<Socket> {
-    const socket = connect(this.port, "127.0.0.1");
-    socket.on("error", () => {});
-    await once(socket, "connect");
-    return socket;
+    // The shim says hello before it listens: whoever comes at once may be early.
+    for (const endMs = performance.now() + LISTEN_WAIT_MS_MAX; ; await sleep(LISTEN_RETRY_MS)) {
+      const socket = connect(this.port, "127.0.0.1");
+      socket.on("error", () => {});
+      const connected = await once(socket, "connect").then(
+        () => true,
+        () => false,
+      );
+      if (connected) return socket;
+      if (performance.now() > endMs) throw new Error(`nobody listens on port ${this.port}`);
+    }
   }
 
   /** Ends it and throws when a sanitizer had something to say. */
