@@ -2,18 +2,14 @@ import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { lambdaClient } from "../src/cli/client.ts";
-import { hostHearth } from "../src/cli/run-hearth.ts";
-import { ACCOUNT_DEFAULT, REGION_DEFAULT } from "../src/cli/settings.ts";
-import { createLog } from "../src/telemetry/index.ts";
+import { hostOnLoopback } from "../src/cli/run-hearth.ts";
+import { IMAGES_DIRECTORY, REGION_DEFAULT, SHIM_PATH } from "../src/cli/settings.ts";
 import { selectHypervisor } from "../src/vmm/hypervisors/select.ts";
 import type { BootOptions } from "../src/worker/booted.ts";
 import { loadRuntimeImages } from "../src/worker/runtime-images.ts";
 import type { Bench, Result } from "./benches.ts";
 import type { InvokeParts } from "./invoke.ts";
 
-const IMAGES = new URL("../build/images", import.meta.url).pathname;
-/** The shim in the base image. */
-const SHIM = "/sbin/shim";
 /** Enough for the cold starts that follow one another in a bench. */
 const POOL = 8;
 
@@ -54,10 +50,10 @@ export async function* runBenches(benches: readonly Bench[]): AsyncGenerator<Out
 }
 
 const bootOptions = async (scratch: string): Promise<BootOptions> => {
-  const images = await loadRuntimeImages(IMAGES);
+  const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const options = { runDir: join(scratch, "vm"), sharedImagesDir: images.directory };
   const { hypervisor } = await selectHypervisor("auto", options);
-  return { hypervisor, root: { path: images.base, readOnly: true }, init: SHIM, onConsole: () => {} };
+  return { hypervisor, root: { path: images.base, readOnly: true }, init: SHIM_PATH, onConsole: () => {} };
 };
 
 const invokeParts = async (owned: AsyncDisposableStack, scratch: string): Promise<InvokeParts> => {
@@ -71,21 +67,7 @@ const startClient = async (
   dataDir: string,
   pool: number,
 ): Promise<ReturnType<typeof lambdaClient>> => {
-  const { endpoint, credentials } = owned.use(
-    await hostHearth({
-      listen: { host: "127.0.0.1", port: 0 },
-      dataDir,
-      auth: "sigv4",
-      accountId: ACCOUNT_DEFAULT,
-      region: REGION_DEFAULT,
-      hypervisor: "auto",
-      memoryMbMax: null,
-      slotsMax: null,
-      pool,
-      reuse: "always",
-      log: createLog({ level: "error", format: "text" }),
-    }),
-  );
+  const { endpoint, credentials } = owned.use(await hostOnLoopback(dataDir, pool, "error"));
   const client = lambdaClient({ endpoint, credentials, dataDir, region: REGION_DEFAULT });
   owned.defer(() => client.destroy());
   return client;

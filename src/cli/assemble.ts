@@ -21,12 +21,7 @@ import { WorkerManager } from "../worker-manager/worker-manager.ts";
 import { MicroManager } from "../worker/micro-manager.ts";
 import { loadRuntimeImages } from "../worker/runtime-images.ts";
 import type { AssembleHearth, HearthOptions } from "./hearth.ts";
-import { dataFiles } from "./settings.ts";
-
-/** Where set-up puts the guest's images. */
-const IMAGES_DIRECTORY = new URL("../../build/images", import.meta.url).pathname;
-/** The shim in the base image: PID 1 of every guest. */
-const SHIM_PATH = "/sbin/shim";
+import { dataFiles, IMAGES_DIRECTORY, SHIM_PATH } from "./settings.ts";
 
 /**
  * Puts the roles together in one process: store, worker, Placement, Worker Manager, Frontend, in this order, each owned

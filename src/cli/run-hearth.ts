@@ -1,10 +1,12 @@
 import { rm, writeFile } from "node:fs/promises";
+import { createLog } from "../telemetry/index.ts";
+import type { LogLevel } from "../telemetry/index.ts";
 import { serveControl } from "./control.ts";
 import { loadOrCreateCredentials } from "./credentials.ts";
 import { CliError } from "./errors.ts";
 import type { HearthOptions, RunningHearth } from "./hearth.ts";
 import { lockDataDirectory } from "./lock.ts";
-import { dataFiles } from "./settings.ts";
+import { ACCOUNT_DEFAULT, dataFiles, REGION_DEFAULT } from "./settings.ts";
 
 /** A Hearth with everything around it: lock, keys, control socket. Disposing it leaves nothing running. */
 export interface HostedHearth extends AsyncDisposable {
@@ -30,6 +32,22 @@ export const hostHearth = async (wanted: Omit<HearthOptions, "credentials">): Pr
   const owned = started.move();
   return { hearth, endpoint, credentials, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 };
+
+/** A Hearth with everything at its default on a free port of the loopback: for `demo` and the benches. */
+export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: LogLevel): Promise<HostedHearth> =>
+  hostHearth({
+    listen: { host: "127.0.0.1", port: 0 },
+    dataDir,
+    auth: "sigv4",
+    accountId: ACCOUNT_DEFAULT,
+    region: REGION_DEFAULT,
+    hypervisor: "auto",
+    memoryMbMax: null,
+    slotsMax: null,
+    pool,
+    reuse: "always",
+    log: createLog({ level: logLevel, format: "text" }),
+  });
 
 const explainListen =
   ({ listen }: Pick<HearthOptions, "listen">) =>

@@ -3,6 +3,11 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { usageError } from "./errors.ts";
 
+/** Where set-up puts the guest's images. */
+export const IMAGES_DIRECTORY: string = new URL("../../build/images", import.meta.url).pathname;
+/** The shim in the base image: PID 1 of every guest. */
+export const SHIM_PATH = "/sbin/shim";
+
 /** Where `hearth up` listens and the client commands look, unless told otherwise. In one place: here. */
 export const LISTEN_DEFAULT = "127.0.0.1:9070";
 export const REGION_DEFAULT = "us-east-1";

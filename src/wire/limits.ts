@@ -25,8 +25,6 @@ export const TIMEOUT_S_DEFAULT = 3;
 export const EPHEMERAL_MB_MIN = 512;
 export const EPHEMERAL_MB_MAX = 10_240;
 export const EPHEMERAL_MB_DEFAULT = 512;
-/** Memory at which a function gets one whole vCPU. */
-export const MEMORY_MB_PER_VCPU = 1_769;
 
 export const ENVIRONMENT_BYTES_MAX: number = 4 * 1024;
 export const LAYERS_MAX = 5;

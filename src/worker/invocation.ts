@@ -1,5 +1,5 @@
 import { Readable } from "node:stream";
-import type { FunctionError, InvocationRequest } from "../wire/invocation.ts";
+import type { InvocationRequest } from "../wire/invocation.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import type { FieldReader } from "../wire/shim-codec.ts";
 import { DoneField, FailureOutcome, FromShim, InvokeField, ResponseField } from "../wire/shim-protocol.ts";
@@ -204,5 +204,3 @@ export class StreamingSink implements ResponseSink {
     this.body.destroy(error);
   }
 }
-
-export type { FunctionError };

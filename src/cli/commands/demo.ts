@@ -2,14 +2,13 @@ import type { Command } from "commander";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createLog } from "../../telemetry/index.ts";
 import { lambdaClient } from "../client.ts";
 import { tellStory } from "../demo.ts";
 import { EXIT_FAILURE } from "../errors.ts";
 import { command, outputOf } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
-import { hostHearth } from "../run-hearth.ts";
-import { ACCOUNT_DEFAULT, REGION_DEFAULT } from "../settings.ts";
+import { hostOnLoopback } from "../run-hearth.ts";
+import { REGION_DEFAULT } from "../settings.ts";
 
 /** `hearth demo`: the whole of Hearth in one go, on a free port and a data directory that go away again. */
 export const demoCommand = (): Command =>
@@ -25,19 +24,7 @@ const run = async (options: CommonOptions): Promise<void> => {
   cleaning.defer(() => rm(dataDir, { recursive: true, force: true }));
   const startedMs = performance.now();
   const hosted = cleaning.use(
-    await hostHearth({
-      listen: { host: "127.0.0.1", port: 0 },
-      dataDir,
-      auth: "sigv4",
-      accountId: ACCOUNT_DEFAULT,
-      region: REGION_DEFAULT,
-      hypervisor: "auto",
-      memoryMbMax: null,
-      slotsMax: null,
-      pool: null,
-      reuse: "always",
-      log: createLog({ level: process.env["HEARTH_DEBUG"] === undefined ? "error" : "debug", format: "text" }),
-    }),
+    await hostOnLoopback(dataDir, null, process.env["HEARTH_DEBUG"] === undefined ? "error" : "debug"),
   );
   const { endpoint, credentials, hearth } = hosted;
   const { bold, dim, green, red } = output.colours;

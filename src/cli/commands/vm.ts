@@ -2,7 +2,6 @@ import { Command, Option } from "commander";
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
 import type { MicroVm, MicroVmExit } from "../../vmm/microvm.ts";
 import { GuestConsole } from "../console.ts";
@@ -11,6 +10,7 @@ import { HYPERVISORS } from "../hearth.ts";
 import type { HypervisorChoice } from "../hearth.ts";
 import { command, outputOf, wholeNumber } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
+import { IMAGES_DIRECTORY } from "../settings.ts";
 
 interface RunOptions extends CommonOptions {
   readonly kernel?: string;
@@ -21,7 +21,6 @@ interface RunOptions extends CommonOptions {
   readonly hypervisor: HypervisorChoice;
 }
 
-const IMAGES = fileURLToPath(new URL("../../../build/images/", import.meta.url));
 /** Ctrl-]: ends the microVM, as in telnet; everything else goes to the guest. */
 const ESCAPE = 0x1d;
 const MEMORY_MIB_MAX = 65_536;
@@ -111,12 +110,12 @@ const attached = async (vm: MicroVm): Promise<MicroVmExit> => {
 /** A path as it is; a name as the image set-up built for it. */
 const imagePath = async (given: string): Promise<string> => {
   if (given.includes("/")) return given;
-  const text = await readFile(join(IMAGES, "manifest.json"), "utf8").catch(() => {
+  const text = await readFile(join(IMAGES_DIRECTORY, "manifest.json"), "utf8").catch(() => {
     throw new CliError("No image was built yet.", "Run ./hearth setup, or give the path of an image.");
   });
   const manifest = JSON.parse(text) as Record<string, { readonly file?: string }>;
   const file = manifest[given]?.file;
-  if (file !== undefined) return join(IMAGES, file);
+  if (file !== undefined) return join(IMAGES_DIRECTORY, file);
   const names = Object.entries(manifest).flatMap(([name, entry]) => (entry.file === undefined ? [] : [name]));
   throw usageError(`There is no image ${given}.`, `There are ${names.join(", ")}; or give a path with a slash in it.`);
 };
