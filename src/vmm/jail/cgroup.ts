@@ -135,9 +135,14 @@ export class Cgroup {
     return match?.[1] === undefined ? null : Number(match[1]);
   }
 
-  /** Descriptors of its `cgroup.procs` files, to be closed by the caller. */
+  /**
+   * Descriptors of the files through which a process of one thread enters it by writing "0"; to be closed by the caller.
+   * With version 1 that is `tasks`: a thread that moves itself needs no lock over all processes of the host, for which
+   * `cgroup.procs` waits until every CPU has been through the scheduler (8 ms of a boot here).
+   */
   openMembership(): number[] {
-    return [...this.#layout.parents.values()].map((parent) => openSync(`${parent}/${this.#name}/cgroup.procs`, "w"));
+    const file = this.#layout.version === 1 ? "tasks" : "cgroup.procs";
+    return [...this.#layout.parents.values()].map((parent) => openSync(`${parent}/${this.#name}/${file}`, "w"));
   }
 
   /** Bytes charged to it, or null when memory is not controlled here. */
