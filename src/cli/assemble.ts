@@ -49,6 +49,12 @@ export const assembleHearth: AssembleHearth = async (options) => {
   });
   placement.heartbeat(await worker.report());
   await manager.addWorker(worker);
+  metrics.readFrom(async () => ({
+    workers: [await worker.reading()],
+    concurrency: { account: (await manager.concurrency()).account, limit: CONCURRENCY_ACCOUNT_DEFAULT },
+    events: await store.backlog(),
+    logLinesDropped: logs.droppedRecords,
+  }));
   stack.adopt(
     setInterval(() => void beat(), HEARTBEAT_MS),
     clearInterval,

@@ -50,7 +50,7 @@ test("the control socket answers its owner, and goes away", async () => {
       const stats = await getStats(dataDir);
       assert.deepEqual([stats.pid, stats.endpoint, stats.worker], [process.pid, "http://127.0.0.1:1", worker]);
       source.metrics.pool("hit");
-      assert.match(await getControl(dataDir, "/metrics"), /hearth_pool_total\{result="hit"\} 1/);
+      assert.match(await getControl(dataDir, "/metrics"), /hearth_pool_total\{result="hit",kind="bare"\} 1/);
       await assert.rejects(getControl(dataDir, "/other"), /404/);
     }
     await assert.rejects(getSlots(dataDir), /No Hearth runs on .* \(ENOENT\)/);

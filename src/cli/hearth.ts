@@ -9,6 +9,8 @@ export type HypervisorChoice = (typeof HYPERVISORS)[number];
 /** What `assembleHearth` (assemble.ts) makes a Hearth of. null means: Hearth decides. */
 export interface HearthOptions {
   readonly listen: Address;
+  /** Where Prometheus may ask for the metrics; null for nowhere but the control socket. */
+  readonly metricsListen: Address | null;
   readonly dataDir: string;
   readonly auth: "sigv4" | "none";
   readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string };

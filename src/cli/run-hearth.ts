@@ -6,12 +6,17 @@ import { loadOrCreateCredentials } from "./credentials.ts";
 import { CliError } from "./errors.ts";
 import type { HearthOptions, RunningHearth } from "./hearth.ts";
 import { lockDataDirectory } from "./lock.ts";
+import { serveMetrics } from "./metrics-server.ts";
+import type { MetricsServer } from "./metrics-server.ts";
 import { ACCOUNT_DEFAULT, dataFiles, REGION_DEFAULT } from "./settings.ts";
+import type { Address } from "./settings.ts";
 
 /** A Hearth with everything around it: lock, keys, control socket. Disposing it leaves nothing running. */
 export interface HostedHearth extends AsyncDisposable {
   readonly hearth: RunningHearth;
   readonly endpoint: string;
+  /** Where the metrics are; null when they are not served. */
+  readonly metricsUrl: string | null;
   readonly credentials: HearthOptions["credentials"];
 }
 
@@ -22,21 +27,26 @@ export const hostHearth = async (wanted: Omit<HearthOptions, "credentials">): Pr
   // Loaded here, because only who serves needs it: the client commands start in half the time without.
   const { assembleHearth } = await import("./assemble.ts");
   const credentials = await loadOrCreateCredentials(wanted.dataDir);
-  const hearth = started.use(await assembleHearth({ ...wanted, credentials }).catch(explainListen(wanted)));
-  const host = hearth.address.host.includes(":") ? `[${hearth.address.host}]` : hearth.address.host;
-  const endpoint = `http://${host}:${hearth.address.port}`;
+  const hearth = started.use(
+    await assembleHearth({ ...wanted, credentials }).catch(explainListen(wanted.listen, "--listen")),
+  );
+  const endpoint = urlOf(hearth.address);
+  const metrics = await listenMetrics(wanted, hearth);
+  if (metrics !== null) started.use(metrics);
   const { endpoint: file } = dataFiles(wanted.dataDir);
   await writeFile(file, `${endpoint}\n`);
   started.defer(() => rm(file, { force: true }));
   started.use(await serveControl(wanted.dataDir, hearth, endpoint));
   const owned = started.move();
-  return { hearth, endpoint, credentials, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  const metricsUrl = metrics === null ? null : `${urlOf(metrics.address)}/metrics`;
+  return { hearth, endpoint, metricsUrl, credentials, [Symbol.asyncDispose]: () => owned.disposeAsync() };
 };
 
 /** A Hearth with everything at its default on a free port of the loopback: for `demo` and the benches. */
 export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: LogLevel): Promise<HostedHearth> =>
   hostHearth({
     listen: { host: "127.0.0.1", port: 0 },
+    metricsListen: null,
     dataDir,
     auth: "sigv4",
     accountId: ACCOUNT_DEFAULT,
@@ -49,19 +59,29 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
     log: createLog({ level: logLevel, format: "text" }),
   });
 
+const urlOf = ({ host, port }: Address): string => `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+
+const listenMetrics = (
+  { metricsListen, log }: Pick<HearthOptions, "metricsListen" | "log">,
+  { metrics }: RunningHearth,
+): Promise<MetricsServer | null> =>
+  metricsListen === null
+    ? Promise.resolve(null)
+    : serveMetrics(metricsListen, metrics, log).catch(explainListen(metricsListen, "--metrics"));
+
 const explainListen =
-  ({ listen }: Pick<HearthOptions, "listen">) =>
+  (listen: Address, option: string) =>
   (error: unknown): never => {
     const code = error instanceof Error && "code" in error ? error.code : null;
     const where = `${listen.host}:${listen.port}`;
     if (code === "EADDRINUSE") {
       throw new CliError(
         `${where} is taken by another program.`,
-        "Choose another with --listen (port 0: any free one).",
+        `Choose another with ${option} (port 0: any free one).`,
       );
     }
     if (code === "EADDRNOTAVAIL" || code === "EACCES") {
-      throw new CliError(`Hearth may not listen on ${where} (${code}).`, "Choose another address with --listen.");
+      throw new CliError(`Hearth may not listen on ${where} (${code}).`, `Choose another address with ${option}.`);
     }
     throw error;
   };

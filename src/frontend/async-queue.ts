@@ -1,4 +1,5 @@
 import type { EventRecord } from "../store/store.ts";
+import type { EventOutcome } from "../telemetry/metrics.ts";
 import { ServiceError } from "../wire/errors.ts";
 import * as limits from "../wire/limits.ts";
 import { LATEST } from "./api/names.ts";
@@ -43,6 +44,11 @@ export const afterServiceError = (event: EventRecord, nowMs: number, error: unkn
   return againIfYoung({ ...event, throttles: event.throttles + 1 }, nowMs + delayMs, why);
 };
 
+const outcomeOf = (event: EventRecord, verdict: Verdict): EventOutcome => {
+  if (verdict.kind !== "again") return verdict.kind;
+  return verdict.event.attempts > event.attempts ? "retried" : "delayed";
+};
+
 /**
  * Runs accepted events through the synchronous path. Events are leased while they run and the leases renewed, so that
  * what a crash interrupts is run again soon; an event may therefore run twice, as Lambda's may.
@@ -67,6 +73,7 @@ export class AsyncQueue {
   /** Durable when it resolves; it runs as soon as there is room. */
   async enqueue(event: EventRecord): Promise<void> {
     await this.#services.store.enqueue(event);
+    this.#services.metrics.event("accepted");
     this.#wake.abort();
   }
 
@@ -125,9 +132,10 @@ export class AsyncQueue {
   }
 
   async #run(event: EventRecord): Promise<void> {
-    const { store, log } = this.#services;
+    const { store, log, metrics } = this.#services;
     const { eventId, functionName } = event;
     const verdict = await this.#attempt(event);
+    metrics.event(outcomeOf(event, verdict));
     switch (verdict.kind) {
       case "again":
         return store.retry(verdict.event, verdict.dueAtMs);

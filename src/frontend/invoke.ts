@@ -101,8 +101,9 @@ const invokeInSlot = async (
  */
 export const invoke = async (services: InvokeServices, call: InvokeCall): Promise<InvocationResult> => {
   const request = requestOf(services, call);
+  const startedMs = performance.now();
   const measure = (cold: boolean, result: InvokeOutcome["result"]): void =>
-    services.metrics.invoke(services.clock.now() - request.receivedAtMs, { cold, result });
+    services.metrics.invoke(performance.now() - startedMs, { cold, result });
   try {
     const target = await findTarget(services, call.functionName, call.qualifier);
     for (let attempt = 1; attempt < SLOT_ATTEMPTS_MAX; attempt += 1) {
@@ -124,12 +125,13 @@ const streamInSlot = async (
   services: InvokeServices,
   target: FunctionTarget,
   request: InvocationRequest,
+  startedMs: number,
 ): Promise<InvocationStream> => {
   const { workerManager, workers, metrics } = services;
   const { spec, reservedConcurrency } = target;
   const lease = await workerManager.reserve({ spec, requestId: request.requestId, reservedConcurrency });
   const end = (result: InvokeOutcome["result"], outcome: ReleaseOutcome): Promise<void> => {
-    metrics.invoke(services.clock.now() - request.receivedAtMs, { cold: lease.cold, result });
+    metrics.invoke(performance.now() - startedMs, { cold: lease.cold, result });
     return release(services, lease, outcome);
   };
   try {
@@ -148,13 +150,14 @@ const streamInSlot = async (
 /** As `invoke`, but the answer streams. */
 export const invokeStreaming = async (services: InvokeServices, call: InvokeCall): Promise<InvocationStream> => {
   const request = requestOf(services, call);
+  const startedMs = performance.now();
   const target = await findTarget(services, call.functionName, call.qualifier);
   for (let attempt = 1; attempt < SLOT_ATTEMPTS_MAX; attempt += 1) {
     try {
-      return await streamInSlot(services, target, request);
+      return await streamInSlot(services, target, request, startedMs);
     } catch (error) {
       if (!isSlotGone(error)) throw error;
     }
   }
-  return streamInSlot(services, target, request);
+  return streamInSlot(services, target, request, startedMs);
 };

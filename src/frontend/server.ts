@@ -19,6 +19,8 @@ declare module "fastify" {
   interface FastifyRequest {
     /** Set before the body is read; null on the routes that are not signed. */
     authenticated: Authenticated | null;
+    /** Name of the operation; null until it is known. */
+    operation: string | null;
   }
 }
 
@@ -85,6 +87,7 @@ const handle = async (
   const query = queryOf(request);
   const operation = choose(operations, query);
   if (operation === undefined) throw unknownOperation();
+  request.operation = operation.name;
   const api: ApiRequest = { requestId: request.id, headers: request.headers, answerHeaders: {} };
   // An operation that is not built says so before it finds fault with its input.
   const input = isBuilt(operation.name)
@@ -214,11 +217,16 @@ export const buildServer = (services: ApiServices, authenticate: Authenticator):
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => done(null, body));
   app.decorateRequest("authenticated", null);
+  app.decorateRequest("operation", null);
   app.addHook("onRequest", async (request) => {
     const { open } = request.routeOptions.config as { readonly open?: boolean };
     if (open === true) return;
     const { method = "GET", url = "/", headers } = request.raw;
     request.authenticated = authenticate({ method, url, headers });
+  });
+  app.addHook("onResponse", async (request, reply) => {
+    const { operation = "unknown" } = request.routeOptions.config as { readonly operation?: string };
+    services.metrics.request(request.operation ?? operation, reply.statusCode);
   });
   app.setErrorHandler((error, request, reply) => answerError(services, error, request, reply));
   app.setNotFoundHandler(() => {

@@ -26,5 +26,5 @@ export interface Dependencies {
   readonly clock: Clock;
   readonly config: FrontendConfig;
   readonly log: Logger;
-  readonly metrics: Pick<Metrics, "invoke">;
+  readonly metrics: Pick<Metrics, "invoke" | "event" | "request">;
 }

@@ -200,6 +200,7 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     const events = [1_000, 1_000, 2_000].map((acceptedAtMs) => sampleEvent({ acceptedAtMs, traceId: "Root=1" }));
     for (const event of events) await store.enqueue(event);
     assert.equal(await store.nextDueMs(), 1_000);
+    assert.deepEqual(await store.backlog(), { waiting: 3, oldestAcceptedAtMs: 1_000 });
     assert.deepEqual(await store.claim(9, 999, 500), []);
     const [one, two] = await Promise.all([store.claim(1, 1_000, 500), store.claim(9, 1_000, 500)]);
     assert.deepEqual(
@@ -229,6 +230,7 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     await store.settle(again.eventId);
     await store.settle(long.eventId);
     assert.equal(await store.nextDueMs(), null);
+    assert.deepEqual(await store.backlog(), { waiting: 0, oldestAcceptedAtMs: null });
     await store.retry(again, 1);
     assert.equal(await store.nextDueMs(), null, "a settled event does not come back");
   });

@@ -125,6 +125,8 @@ export interface EventStore {
   retry(event: EventRecord, dueAtMs: number): Promise<void>;
   /** Unix ms at which the next event is due; null when the queue is empty. */
   nextDueMs(): Promise<number | null>;
+  /** How many events there are, claimed ones included, and when (Unix ms) the oldest was accepted; null with none. */
+  backlog(): Promise<{ readonly waiting: number; readonly oldestAcceptedAtMs: number | null }>;
 }
 
 export type Store = FunctionStore & EventStore & AsyncDisposable;

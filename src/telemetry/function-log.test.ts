@@ -56,6 +56,7 @@ test("a flood is dropped, counted and told, and memory stays bounded", async () 
   const records = await recordsOf(directory.path, "f");
   const kept = records.filter((text) => text.startsWith("y")).length;
   assert.ok(kept > 0 && kept < 20);
+  assert.equal(logs.droppedRecords, 100 - kept);
   assert.ok(records.some((text) => text.startsWith(`LOGS_DROPPED Records: ${100 - kept}\t`)));
   assert.equal(records.at(-1), "after");
 });

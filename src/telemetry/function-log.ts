@@ -43,8 +43,10 @@ export interface StoredRecord extends LogRecord {
 export const LOG_FILE = "log.jsonl";
 export const rotatedLogFile = (age: number): string => `log.${age}.jsonl`;
 
+/** What all logs share. */
 interface Budget {
   pendingBytes: number;
+  droppedRecords: number;
 }
 
 type Limits = Required<Omit<FunctionLogsOptions, "onError">>;
@@ -79,6 +81,7 @@ class FunctionLog {
       this.#budget.pendingBytes + line.length > this.#limits.pendingBytesTotalMax
     ) {
       this.#droppedRecords += 1;
+      this.#budget.droppedRecords += 1;
       this.#droppedBytes += record.text.length;
       return;
     }
@@ -160,7 +163,7 @@ export class FunctionLogs {
   readonly #directory: string;
   readonly #limits: Limits;
   readonly #onError: (error: unknown) => void;
-  readonly #budget: Budget = { pendingBytes: 0 };
+  readonly #budget: Budget = { pendingBytes: 0, droppedRecords: 0 };
   readonly #logs: Map<string, FunctionLog> = new Map();
 
   constructor(directory: string, options: FunctionLogsOptions = {}) {
@@ -172,6 +175,11 @@ export class FunctionLogs {
       pendingBytesTotalMax: options.pendingBytesTotalMax ?? LOG_PENDING_BYTES_TOTAL_MAX,
     };
     this.#onError = options.onError ?? (() => {});
+  }
+
+  /** Records dropped since the start, of all functions together. */
+  get droppedRecords(): number {
+    return this.#budget.droppedRecords;
   }
 
   /** A sink for one slot. `functionName` is the bare name (it becomes a directory); throws when it is no such name. */

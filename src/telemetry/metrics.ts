@@ -1,4 +1,6 @@
-import { Counter, Gauge, Histogram, Registry } from "prom-client";
+import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { ThrottleReason } from "../wire/errors.ts";
+import type { WorkerReport } from "../wire/roles.ts";
 import type { SlotState } from "../wire/slot.ts";
 
 /** What the roles tell about themselves. Every method returns at once. Durations are in ms. */
@@ -12,12 +14,18 @@ export interface Metrics {
   placement(durationMs: number): void;
   /** One invocation as the client saw it, from request to answer. */
   invoke(durationMs: number, outcome: InvokeOutcome): void;
-  /** Slots by state, now. */
-  slots(counts: Readonly<Record<SlotState, number>>): void;
-  /** A slot was made from a microVM booted beforehand (hit) or had to boot one (miss). */
-  pool(result: "hit" | "miss"): void;
+  /**
+   * A slot was made from a microVM booted beforehand (hit) or had to boot one (miss). `kind` is one of few words: what
+   * the microVM had ready.
+   */
+  pool(result: "hit" | "miss", kind?: string): void;
   /** A slot was ended. `reason` is one of few words: idle, age, retired, broken, pressure, drain, once. */
   evicted(reason: string): void;
+  throttled(reason: ThrottleReason): void;
+  /** What became of an asynchronous event: accepted into the queue, or how an attempt at it ended. */
+  event(outcome: EventOutcome): void;
+  /** An HTTP request was answered. `operation` is a name of Lambda's API, or "unknown". */
+  request(operation: string, status: number): void;
 }
 
 export interface InvokeOutcome {
@@ -25,54 +33,151 @@ export interface InvokeOutcome {
   readonly result: "success" | "function-error" | "throttled" | "service-error";
 }
 
+/** `retried` waits after a function's error, `delayed` after a throttle or an error of the service. */
+export type EventOutcome = "accepted" | "done" | "retried" | "delayed" | "dropped";
+
+/** What is looked up when somebody asks for the metrics, and not before. */
+export interface MetricsReading {
+  readonly workers: readonly WorkerReading[];
+  /** Concurrent executions now, and how many the account may have. */
+  readonly concurrency: { readonly account: number; readonly limit: number };
+  readonly events: { readonly waiting: number; readonly oldestAcceptedAtMs: number | null };
+  /** Lines of functions' logs that were dropped since the start. */
+  readonly logLinesDropped: number;
+}
+
+export interface WorkerReading {
+  readonly report: WorkerReport;
+  readonly slots: Readonly<Record<SlotState, number>>;
+  /** Host memory of its slots as measured, in bytes. */
+  readonly slotMemoryBytes: number;
+  /** Booted microVMs that wait, by what they have ready. */
+  readonly poolReady: Readonly<Record<string, number>>;
+}
+
 /** Metrics for a registry, and its text in the Prometheus exposition format. */
 export interface MetricsRegistry extends Metrics {
   readonly contentType: string;
+  /** Sets what `text` asks for the reading; without it the text has none of its metrics. */
+  readFrom(read: () => Promise<MetricsReading>): void;
   text(): Promise<string>;
 }
 
-const SLOT_STATES: readonly SlotState[] = ["Init", "Idle", "Busy", "Dead"];
-/** From a millisecond to a quarter of an hour, in seconds as Prometheus wants them. */
-const BUCKETS_S = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60, 300, 900];
+/** From 0.1 ms to 10 s, six to a decade, in seconds as Prometheus wants them: no step is wider than the half of itself. */
+const BUCKETS_S: readonly number[] = [-4, -3, -2, -1, 0].flatMap((exponent) =>
+  // By division: 7 * 10 ** -4 is no 0.0007.
+  [1, 1.5, 2, 3, 5, 7].map((step) => step / 10 ** -exponent),
+);
+/** An init or an invocation may go on to the longest timeout. */
+const LONG_BUCKETS_S: readonly number[] = [...BUCKETS_S, 10, 30, 60, 300, 900];
 const MS_PER_S = 1000;
+const BYTES_PER_MB = 1024 * 1024;
+/** How often the delay of the event loop is looked at; the default of 10 ms would wake an idle Hearth too often. */
+const EVENT_LOOP_PRECISION_MS = 100;
 
-/** A registry of its own, so that two Hearths in one process (tests) do not mix. */
-export const createMetrics = (): MetricsRegistry => {
-  const registry = new Registry();
-  const registers = [registry];
-  const histogram = <Label extends string>(name: string, help: string, labelNames: Label[]): Histogram<Label> =>
-    new Histogram({ name: `hearth_${name}_seconds`, help, labelNames, buckets: BUCKETS_S, registers });
+type Registers = Registry[];
+
+const histogramMaker =
+  (registers: Registers) =>
+  <Label extends string>(
+    name: string,
+    help: string,
+    labelNames: Label[],
+    buckets: readonly number[] = [...BUCKETS_S, 10],
+  ): Histogram<Label> =>
+    new Histogram({ name: `hearth_${name}_seconds`, help, labelNames, buckets: [...buckets], registers });
+
+const counterMaker =
+  (registers: Registers) =>
+  <Label extends string>(name: string, help: string, labelNames: Label[]): Counter<Label> =>
+    new Counter({ name: `hearth_${name}_total`, help, labelNames, registers });
+
+/** What is counted and timed as it happens. */
+const liveMetrics = (registers: Registers): Metrics => {
+  const histogram = histogramMaker(registers);
+  const counter = counterMaker(registers);
   const boot = histogram("boot", "Spawn of a microVM until its shim is connected", ["outcome"]);
-  const init = histogram("init", "Init of runtime and function", ["outcome"]);
+  const init = histogram("init", "Init of runtime and function", ["outcome"], LONG_BUCKETS_S);
   const reserve = histogram("reserve", "Reservation of a slot at the Worker Manager", ["outcome"]);
   const placement = histogram("placement", "Placement's decision", []);
-  const invoke = histogram("invoke", "Invocation, from request to answer", ["start", "result"]);
-  const slots = new Gauge({ name: "hearth_slots", help: "Slots by state", labelNames: ["state"], registers });
-  const pool = new Counter({
-    name: "hearth_pool_total",
-    help: "Slots made from a microVM booted beforehand (hit) or not (miss)",
-    labelNames: ["result"],
-    registers,
-  });
-  const evicted = new Counter({
-    name: "hearth_slots_ended_total",
-    help: "Slots ended, by reason",
-    labelNames: ["reason"],
-    registers,
-  });
+  const invoke = histogram("invoke", "Invocation, from request to answer", ["start", "result"], LONG_BUCKETS_S);
+  const pool = counter("pool", "Slots made from a microVM booted beforehand (hit) or not (miss)", ["result", "kind"]);
+  const evicted = counter("slots_ended", "Slots ended, by reason", ["reason"]);
+  const throttles = counter("throttles", "Reservations refused, by the limit that was reached", ["reason"]);
+  const events = counter("events", "Asynchronous events accepted, and how attempts at them ended", ["outcome"]);
+  const requests = counter("http_requests", "Requests answered, by operation and status", ["operation", "status"]);
   return {
-    contentType: registry.contentType,
-    text: () => registry.metrics(),
     boot: (durationMs, outcome) => boot.observe({ outcome }, durationMs / MS_PER_S),
     init: (durationMs, outcome) => init.observe({ outcome }, durationMs / MS_PER_S),
     reserve: (durationMs, outcome) => reserve.observe({ outcome }, durationMs / MS_PER_S),
     placement: (durationMs) => placement.observe(durationMs / MS_PER_S),
     invoke: (durationMs, { cold, result }) =>
       invoke.observe({ start: cold ? "cold" : "warm", result }, durationMs / MS_PER_S),
-    slots: (counts) => {
-      for (const state of SLOT_STATES) slots.set({ state }, counts[state]);
-    },
-    pool: (result) => pool.inc({ result }),
+    pool: (result, kind = "bare") => pool.inc({ result, kind }),
     evicted: (reason) => evicted.inc({ reason }),
+    throttled: (reason) => throttles.inc({ reason }),
+    event: (outcome) => events.inc({ outcome }),
+    request: (operation, status) => requests.inc({ operation, status }),
+  };
+};
+
+/** What a reading is turned into. */
+const readMetrics = (registers: Registers): ((reading: MetricsReading) => void) => {
+  const gauge = <Label extends string>(name: string, help: string, labelNames: Label[]): Gauge<Label> =>
+    new Gauge({ name: `hearth_${name}`, help, labelNames, registers });
+  const slots = gauge("slots", "Slots by state", ["worker", "state"]);
+  const slotsMax = gauge("slots_max", "Slots that a worker may have", ["worker"]);
+  const pool = gauge("pool_ready", "Booted microVMs that wait, by what they have ready", ["worker", "kind"]);
+  const committed = gauge("memory_committed_bytes", "Nominal memory of a worker's slots", ["worker"]);
+  const measured = gauge("slots_memory_bytes", "Host memory of a worker's slots, as measured", ["worker"]);
+  const total = gauge("host_memory_bytes", "Memory of a worker's host", ["worker"]);
+  const available = gauge("host_memory_available_bytes", "Memory of a worker's host that can be had", ["worker"]);
+  const concurrency = gauge("concurrent_executions", "Invocations that hold a slot", []);
+  const limit = gauge("concurrent_executions_max", "Invocations that may hold a slot at once", []);
+  const depth = gauge("events_waiting", "Asynchronous events in the queue, those that run included", []);
+  const age = gauge("events_oldest_age_seconds", "Age of the oldest event in the queue; 0 when it is empty", []);
+  const dropped = counterMaker(registers)("log_lines_dropped", "Lines of functions' logs that were dropped", []);
+  return (reading) => {
+    // Workers that went away, and kinds that are no more, go from the text too.
+    for (const one of [slots, slotsMax, pool, committed, measured, total, available]) one.reset();
+    for (const { report, slots: counts, slotMemoryBytes, poolReady } of reading.workers) {
+      const worker = report.workerId;
+      for (const [state, count] of Object.entries(counts)) if (state !== "Dead") slots.set({ worker, state }, count);
+      for (const [kind, count] of Object.entries(poolReady)) pool.set({ worker, kind }, count);
+      slotsMax.set({ worker }, report.slotsMax);
+      committed.set({ worker }, report.memoryMbCommitted * BYTES_PER_MB);
+      measured.set({ worker }, slotMemoryBytes);
+      total.set({ worker }, report.memoryBytesTotal);
+      available.set({ worker }, report.memoryBytesAvailable);
+    }
+    concurrency.set(reading.concurrency.account);
+    limit.set(reading.concurrency.limit);
+    const { waiting, oldestAcceptedAtMs } = reading.events;
+    depth.set(waiting);
+    age.set(oldestAcceptedAtMs === null ? 0 : Math.max(0, Date.now() - oldestAcceptedAtMs) / MS_PER_S);
+    dropped.reset();
+    dropped.inc(reading.logLinesDropped);
+  };
+};
+
+/**
+ * A registry of its own, so that two Hearths in one process (tests) do not mix. No label has more values than there
+ * are workers, operations or words in this code: no function's name is one.
+ */
+export const createMetrics = (): MetricsRegistry => {
+  const registry = new Registry();
+  const registers = [registry];
+  const live = liveMetrics(registers);
+  const show = readMetrics(registers);
+  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: EVENT_LOOP_PRECISION_MS });
+  let source: (() => Promise<MetricsReading>) | null = null;
+  return {
+    ...live,
+    contentType: registry.contentType,
+    readFrom: (read) => (source = read),
+    text: async () => {
+      if (source !== null) show(await source());
+      return registry.metrics();
+    },
   };
 };

@@ -94,7 +94,7 @@ const fleet = async (options: { accountConcurrency?: number } = {}) => {
       place: () => Promise.resolve({ workerId: "w1", reason: "only one", leaseId: "p", expiresAtMs: 0 }),
       cancel: () => Promise.resolve(),
     },
-    metrics: { reserve: () => {}, placement: () => {} },
+    metrics: { reserve: () => {}, placement: () => {}, throttled: () => {} },
     nowMs: () => clock.nowMs,
     accountConcurrency: options.accountConcurrency ?? 1_000,
   });

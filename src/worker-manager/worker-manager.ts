@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Metrics } from "../telemetry/metrics.ts";
-import { serviceFailure, throttled } from "../wire/errors.ts";
+import { ServiceError, serviceFailure, throttled } from "../wire/errors.ts";
+import type { ThrottleReason } from "../wire/errors.ts";
 import { functionKey } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import { DEADLINE_GRACE_MS, INIT_TIMEOUT_MS, LEASE_MS } from "../wire/limits.ts";
@@ -17,7 +18,7 @@ import { ScalingRate } from "./scaling-rate.ts";
 
 export interface WorkerManagerOptions {
   readonly placement: PlacementApi;
-  readonly metrics: Pick<Metrics, "reserve" | "placement">;
+  readonly metrics: Pick<Metrics, "reserve" | "placement" | "throttled">;
   readonly nowMs: () => number;
   /** Concurrent executions of the whole account. */
   readonly accountConcurrency: number;
@@ -78,8 +79,11 @@ export class WorkerManager implements WorkerManagerApi {
       this.#options.metrics.reserve(performance.now() - startedMs, lease.cold ? "cold" : "warm");
       return lease;
     } catch (error) {
-      const outcome = error instanceof Error && error.name === "TooManyRequestsException" ? "throttled" : "failed";
-      this.#options.metrics.reserve(performance.now() - startedMs, outcome);
+      const { metrics } = this.#options;
+      const reason = error instanceof ServiceError && error.status === 429 ? error.members["Reason"] : undefined;
+      metrics.reserve(performance.now() - startedMs, reason === undefined ? "failed" : "throttled");
+      // Only `throttled` makes such an error, and gives it no other reasons.
+      if (reason !== undefined) metrics.throttled(reason as ThrottleReason);
       throw error;
     }
   }

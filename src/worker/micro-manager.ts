@@ -11,6 +11,7 @@ import {
   SLOT_SWEEP_MS,
   WORKER_MEMORY_RESERVE_BYTES,
 } from "../wire/limits.ts";
+import type { WorkerReading } from "../telemetry/metrics.ts";
 import type { SlotLease, WorkerApi, WorkerReport } from "../wire/roles.ts";
 import type { SlotInfo, SlotState } from "../wire/slot.ts";
 import { bootMicroVm } from "./booted.ts";
@@ -124,9 +125,15 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     return () => this.#listeners.delete(listener);
   }
 
-  /** Booted microVMs that stand ready. */
-  get poolReady(): number {
-    return this.#pool.ready;
+  /** What the metrics show of this worker. Measures every slot. */
+  async reading(): Promise<WorkerReading> {
+    const slots = await this.measureSlots();
+    return {
+      report: await this.report(),
+      slots: countStates(slots),
+      slotMemoryBytes: slots.reduce((sum, slot) => sum + slot.memoryBytes, 0),
+      poolReady: { bare: this.#pool.ready },
+    };
   }
 
   /** Ends every slot and the pool. Running invocations fail. */
@@ -171,7 +178,6 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       this.#finish(slot.end("failed"));
     }
     for (const listener of this.#listeners) listener(info);
-    this.#options.metrics.slots(countStates(this.#slots.values()));
   }
 
   /** Something that closing waits for. */
@@ -222,9 +228,9 @@ const END_REASONS: ReadonlySet<string> = new Set(["idle", "age", "retired", "bro
 
 const reasonLabel = (reason: string | null): string => (reason !== null && END_REASONS.has(reason) ? reason : "failed");
 
-const countStates = (slots: Iterable<Slot>): Record<SlotState, number> => {
+const countStates = (slots: readonly SlotInfo[]): Record<SlotState, number> => {
   const counts = { Init: 0, Idle: 0, Busy: 0, Dead: 0 };
-  for (const slot of slots) counts[slot.info.state] += 1;
+  for (const slot of slots) counts[slot.state] += 1;
   return counts;
 };
 

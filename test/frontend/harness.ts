@@ -59,7 +59,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
       concurrencyMax: 1_000,
     },
     log: silentLog(),
-    metrics: { invoke: () => undefined },
+    metrics: { invoke: () => undefined, event: () => undefined, request: () => undefined },
   });
   const endpoint = `http://127.0.0.1:${frontend.port}`;
   const client = clientOf(endpoint);

@@ -25,6 +25,8 @@ const namesOf = (processes: readonly ProcessIdentity[]): string => processes.map
 /** What `hearth up --json` says when it serves. */
 interface Announcement {
   readonly endpoint: string;
+  /** null without `--metrics`. */
+  readonly metricsUrl: string | null;
   readonly accessKeyId: string;
   readonly secretAccessKey: string;
   readonly region: string;

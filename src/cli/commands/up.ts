@@ -23,6 +23,7 @@ import {
 
 interface UpOptions extends CommonOptions {
   readonly listen: string;
+  readonly metrics?: string;
   readonly dataDir?: string;
   readonly auth: "sigv4" | "none";
   readonly hypervisor: HypervisorChoice;
@@ -46,6 +47,7 @@ export const upCommand = (): Command =>
     "hearth up",
     "hearth up --listen 127.0.0.1:8080 --data-dir ./data",
     "hearth up --reuse never --pool 20",
+    "hearth up --metrics 127.0.0.1:9071",
     "hearth up --auth none          # on the loopback only",
   ])
     .option("--listen <address>", "HOST:PORT to serve the Lambda API on (port 0: any free one)", LISTEN_DEFAULT)
@@ -53,6 +55,7 @@ export const upCommand = (): Command =>
     .addOption(
       new Option("--auth <how>", "who may call: sigv4 needs the keys").choices(["sigv4", "none"]).default("sigv4"),
     )
+    .option("--metrics <address>", "HOST:PORT to serve Prometheus on, at /metrics (default: nowhere)")
     .addOption(new Option("--hypervisor <name>", "what microVMs run on").choices(HYPERVISORS).default("auto"))
     .option("--memory <MB>", "nominal memory of all slots together", wholeNumber(128, MEMORY_MB_TOTAL_MAX))
     .option("--slots-max <count>", "slots at most", wholeNumber(1, SLOTS_MAX))
@@ -87,6 +90,7 @@ const run = async (options: UpOptions): Promise<void> => {
   const stop = stopSignal();
   await using hosted = await hostHearth({
     listen,
+    metricsListen: options.metrics === undefined ? null : parseAddress(options.metrics),
     dataDir: dataDirectory(options.dataDir, process.env),
     auth: options.auth,
     accountId: ACCOUNT_DEFAULT,
@@ -123,12 +127,20 @@ const drainOn = async (stop: Promise<string>, hosted: HostedHearth, log: Logger)
 };
 
 const announce = (output: Output, hosted: HostedHearth, options: UpOptions): void => {
-  const { endpoint, credentials, hearth } = hosted;
-  output.data({ endpoint, ...credentials, region: options.region, hypervisor: hearth.hypervisor, pid: process.pid });
+  const { endpoint, metricsUrl, credentials, hearth } = hosted;
+  output.data({
+    endpoint,
+    metricsUrl,
+    ...credentials,
+    region: options.region,
+    hypervisor: hearth.hypervisor,
+    pid: process.pid,
+  });
   const { bold, dim, green } = output.colours;
   const keys = options.auth === "none" ? { accessKeyId: "any", secretAccessKey: "any" } : credentials;
   output.line(`${green("●")} ${bold("Hearth")} serves the Lambda API at ${bold(endpoint)}`);
   output.line(dim(`  microVMs by ${hearth.hypervisor.name}: ${hearth.hypervisor.reason}`));
+  if (metricsUrl !== null) output.line(dim(`  metrics for Prometheus: ${metricsUrl}`));
   output.line("\nFor the AWS CLI and every SDK, paste:");
   output.line(`  export AWS_ACCESS_KEY_ID=${keys.accessKeyId} AWS_SECRET_ACCESS_KEY=${keys.secretAccessKey}`);
   output.line(

@@ -12,6 +12,8 @@ const STATEMENTS = {
   settle: "DELETE FROM events WHERE event_id = ?",
   retry: "UPDATE events SET due_at_ms = ?2, attempts = ?3, throttles = ?4 WHERE event_id = ?1",
   nextDue: "SELECT min(due_at_ms) AS due FROM events",
+  count: "SELECT count(*) AS waiting FROM events",
+  oldest: "SELECT accepted_at_ms AS accepted FROM events ORDER BY sequence LIMIT 1",
 } as const;
 
 type Statements = Readonly<Record<keyof typeof STATEMENTS, StatementSync>>;
@@ -73,5 +75,13 @@ export class SqliteEvents implements EventStore {
   async nextDueMs(): Promise<number | null> {
     const due = this.#sql.nextDue.get()?.["due"];
     return due === null || due === undefined ? null : Number(due);
+  }
+
+  async backlog(): Promise<{ readonly waiting: number; readonly oldestAcceptedAtMs: number | null }> {
+    const oldest = this.#sql.oldest.get()?.["accepted"];
+    return {
+      waiting: Number(this.#sql.count.get()?.["waiting"] ?? 0),
+      oldestAcceptedAtMs: oldest === undefined ? null : Number(oldest),
+    };
   }
 }

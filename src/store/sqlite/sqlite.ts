@@ -26,6 +26,7 @@ const joined = (functions: FunctionStore, events: EventStore): FunctionStore & E
   renew: (...args) => events.renew(...args),
   settle: (eventId) => events.settle(eventId),
   retry: (...args) => events.retry(...args),
+  backlog: () => events.backlog(),
   nextDueMs: () => events.nextDueMs(),
 });
 
