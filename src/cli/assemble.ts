@@ -23,6 +23,9 @@ import { loadRuntimeImages } from "../worker/runtime-images.ts";
 import type { AssembleHearth, HearthOptions } from "./hearth.ts";
 import { dataFiles, IMAGES_DIRECTORY, SHIM_PATH } from "./settings.ts";
 
+/** The queue's events lie in the data directory, and its lock lets one Hearth at a time have them. */
+const INSTANCE = "data-directory";
+
 /**
  * Puts the roles together in one process: store, worker, Placement, Worker Manager, Frontend, in this order, each owned
  * by the stack and ended in the opposite one.
@@ -73,6 +76,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
       listen: options.listen,
       auth: options.auth === "none" ? "none" : [options.credentials],
       config: {
+        instance: INSTANCE,
         accountId: options.accountId,
         region: options.region,
         runtimes: listRuntimes().map((runtime) => runtime.name),

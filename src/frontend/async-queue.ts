@@ -1,4 +1,5 @@
-import type { EventRecord } from "../store/store.ts";
+import { randomUUID } from "node:crypto";
+import type { Claimer, EventRecord } from "../store/store.ts";
 import type { EventOutcome } from "../telemetry/metrics.ts";
 import { ServiceError } from "../wire/errors.ts";
 import * as limits from "../wire/limits.ts";
@@ -51,11 +52,13 @@ const outcomeOf = (event: EventRecord, verdict: Verdict): EventOutcome => {
 
 /**
  * Runs accepted events through the synchronous path. Events are leased while they run and the leases renewed, so that
- * what a crash interrupts is run again soon; an event may therefore run twice, as Lambda's may.
+ * what a crash interrupts runs again: at once when the same instance starts again, else when the lease has ended. An
+ * event may therefore run twice, as Lambda's may: once more for every crash in its midst.
  */
 export class AsyncQueue {
   readonly #services: InvokeServices;
   readonly #parallelMax: number;
+  readonly #claimer: Claimer;
   readonly #running = new Map<string, Promise<void>>();
   readonly #stopped = new AbortController();
   #wake = new AbortController();
@@ -64,6 +67,7 @@ export class AsyncQueue {
   constructor(services: InvokeServices, parallelMax: number) {
     this.#services = services;
     this.#parallelMax = parallelMax;
+    this.#claimer = { instance: services.config.instance, incarnation: randomUUID() };
   }
 
   start(): void {
@@ -92,10 +96,13 @@ export class AsyncQueue {
 
   async #pollForever(): Promise<void> {
     const { log, clock } = this.#services;
+    let tookOver = false;
     while (!this.#stopped.signal.aborted) {
       // Before the look into the store: an event accepted during it wakes the sleep after it.
       this.#wake = new AbortController();
       try {
+        if (!tookOver) await this.#takeOver();
+        tookOver = true;
         await clock.sleep(await this.#poll(), this.#wake.signal);
       } catch (error) {
         log.error({ err: error }, "the queue of asynchronous invocations could not be read");
@@ -104,13 +111,20 @@ export class AsyncQueue {
     }
   }
 
+  /** What an earlier process of this instance had begun is due now. */
+  async #takeOver(): Promise<void> {
+    const { store, clock, log } = this.#services;
+    const count = await store.takeOver(this.#claimer, clock.now());
+    if (count > 0) log.warn({ count }, "invocations that were interrupted by the end of Hearth begin again");
+  }
+
   /** Starts what is due and fits; says for how long there is nothing to do unless something happens. */
   async #poll(): Promise<number> {
     const { store, clock } = this.#services;
     const room = this.#parallelMax - this.#running.size;
     if (room <= 0) return limits.ASYNC_BACKOFF_MS_MAX;
     const now = clock.now();
-    const events = await store.claim(room, now, limits.ASYNC_LEASE_MS);
+    const events = await store.claim(room, now, limits.ASYNC_LEASE_MS, this.#claimer);
     for (const event of events) this.#begin(event);
     const dueMs = events.length === room ? null : await store.nextDueMs();
     return dueMs === null ? limits.ASYNC_BACKOFF_MS_MAX : Math.max(0, dueMs - clock.now());

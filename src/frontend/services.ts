@@ -6,6 +6,11 @@ import type { ReusePolicy } from "../wire/slot.ts";
 import type { Clock } from "./clock.ts";
 
 export interface FrontendConfig {
+  /**
+   * Names this Frontend among all that share the store, over restarts. Only one process may use a name at a time: one
+   * that starts takes over at once what its predecessor had claimed.
+   */
+  readonly instance: string;
   readonly accountId: string;
   readonly region: string;
   /** Identifiers of the runtimes that are installed, e.g. nodejs24.x. */

@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { randomUUID } from "node:crypto";
 import { describe, it } from "node:test";
-import type { EventRecord, FunctionRecord, Store } from "./store.ts";
+import type { Claimer, EventRecord, FunctionRecord, Store } from "./store.ts";
 
 const ACCOUNT = "123456789012";
+const CLAIMER: Claimer = { instance: "one", incarnation: "first" };
 
 export const sampleRecord = (functionName: string, changes: Partial<FunctionRecord> = {}): FunctionRecord => ({
   accountId: ACCOUNT,
@@ -201,16 +202,16 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     for (const event of events) await store.enqueue(event);
     assert.equal(await store.nextDueMs(), 1_000);
     assert.deepEqual(await store.backlog(), { waiting: 3, oldestAcceptedAtMs: 1_000 });
-    assert.deepEqual(await store.claim(9, 999, 500), []);
-    const [one, two] = await Promise.all([store.claim(1, 1_000, 500), store.claim(9, 1_000, 500)]);
+    assert.deepEqual(await store.claim(9, 999, 500, CLAIMER), []);
+    const [one, two] = await Promise.all([store.claim(1, 1_000, 500, CLAIMER), store.claim(9, 1_000, 500, CLAIMER)]);
     assert.deepEqual(
       [...one, ...two].map((event) => event.eventId),
       events.slice(0, 2).map((event) => event.eventId),
     );
     assert.deepEqual({ ...one[0], payload: null }, { ...events[0], payload: null });
     assert.deepEqual(Buffer.from(one[0]?.payload ?? []), Buffer.from(events[0]?.payload ?? []));
-    assert.deepEqual(await store.claim(9, 1_499, 500), []);
-    assert.equal((await store.claim(9, 1_500, 500)).length, 2);
+    assert.deepEqual(await store.claim(9, 1_499, 500, CLAIMER), []);
+    assert.equal((await store.claim(9, 1_500, 500, CLAIMER)).length, 2);
   });
 
   it("settles, renews and retries", async () => {
@@ -218,13 +219,13 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     await using store = await at.open();
     const [done, long, again] = [sampleEvent(), sampleEvent(), sampleEvent()];
     for (const event of [done, long, again]) await store.enqueue(event);
-    assert.equal((await store.claim(9, 1_000, 500)).length, 3);
+    assert.equal((await store.claim(9, 1_000, 500, CLAIMER)).length, 3);
     await store.settle(done.eventId);
     await store.renew([long.eventId], 9_000);
     await store.retry({ ...again, attempts: 1, throttles: 2 }, 5_000);
     assert.equal(await store.nextDueMs(), 5_000);
-    assert.deepEqual(await store.claim(9, 4_999, 500), []);
-    const [retried, ...others] = await store.claim(9, 5_000, 500);
+    assert.deepEqual(await store.claim(9, 4_999, 500, CLAIMER), []);
+    const [retried, ...others] = await store.claim(9, 5_000, 500, CLAIMER);
     assert.deepEqual(others, []);
     assert.deepEqual([retried?.eventId, retried?.attempts, retried?.throttles], [again.eventId, 1, 2]);
     await store.settle(again.eventId);
@@ -233,6 +234,30 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     assert.deepEqual(await store.backlog(), { waiting: 0, oldestAcceptedAtMs: null });
     await store.retry(again, 1);
     assert.equal(await store.nextDueMs(), null, "a settled event does not come back");
+  });
+
+  it("gives an instance that starts again what it had claimed, at once, and nobody else's", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const [mine, others, waiting, settled, retried] = Array.from({ length: 5 }, () => sampleEvent());
+    assert.ok(mine && others && waiting && settled && retried);
+    await store.enqueue(others);
+    await store.claim(1, 1_000, 60_000, { instance: "two", incarnation: "first" });
+    for (const event of [mine, settled, retried]) await store.enqueue(event);
+    assert.equal((await store.claim(9, 1_000, 60_000, CLAIMER)).length, 3);
+    await store.enqueue({ ...waiting, acceptedAtMs: 5_000 });
+    await store.settle(settled.eventId);
+    await store.retry({ ...retried, attempts: 1 }, 70_000);
+    assert.equal(await store.takeOver(CLAIMER, 2_000), 0, "what is claimed by the same process runs");
+    const again = { ...CLAIMER, incarnation: "second" };
+    assert.equal(await store.takeOver(again, 2_000), 1);
+    const taken = await store.claim(9, 2_000, 60_000, again);
+    assert.deepEqual(
+      taken.map((event) => [event.eventId, event.attempts, event.throttles]),
+      [[mine.eventId, 0, 1]],
+    );
+    assert.equal(await store.takeOver(again, 2_000), 0);
+    assert.equal(await store.nextDueMs(), 5_000);
   });
 
   it("refuses a second event of the same id and keeps the others of the same moment", async () => {
@@ -244,7 +269,7 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
       outcomes.map((outcome) => outcome.status),
       ["fulfilled", "rejected", "fulfilled"],
     );
-    assert.equal((await store.claim(9, 1_000, 500)).length, 2);
+    assert.equal((await store.claim(9, 1_000, 500, CLAIMER)).length, 2);
   });
 
   it("holds everything after it is opened again", async () => {
@@ -260,7 +285,7 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     await using store = await at.open();
     assert.deepEqual(await store.getFunction(ACCOUNT, "f", "1"), { ...record, version: "1" });
     assert.equal((await store.publishVersion(record)).version, "2");
-    const [claimed] = await store.claim(1, 1_000, 500);
+    const [claimed] = await store.claim(1, 1_000, 500, CLAIMER);
     assert.ok(Buffer.from(event.payload).equals(claimed?.payload ?? new Uint8Array()));
   });
 };

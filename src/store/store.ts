@@ -54,6 +54,12 @@ export interface EventRecord {
   readonly traceId: string | null;
 }
 
+/** Who claims events. An instance outlives its processes and has one at a time; an incarnation is that one process. */
+export interface Claimer {
+  readonly instance: string;
+  readonly incarnation: string;
+}
+
 /** Where in the pages of a list a caller is: opaque, made by the store. */
 export interface Page<T> {
   readonly items: readonly T[];
@@ -116,7 +122,12 @@ export interface EventStore {
   /** Durable when it resolves: only then may 202 be answered. */
   enqueue(event: EventRecord): Promise<void>;
   /** Up to `count` events that are due, hidden from other claims for `leaseMs`. */
-  claim(count: number, nowMs: number, leaseMs: number): Promise<readonly EventRecord[]>;
+  claim(count: number, nowMs: number, leaseMs: number, claimer: Claimer): Promise<readonly EventRecord[]>;
+  /**
+   * Makes events due at once that an earlier incarnation of this instance had claimed when it ended: none of them runs
+   * any more. Each counts as an attempt that failed in the service. Resolves to how many there were.
+   */
+  takeOver(claimer: Claimer, nowMs: number): Promise<number>;
   /** Keeps claimed events hidden until `untilMs`: called while their invocations run on. */
   renew(eventIds: readonly string[], untilMs: number): Promise<void>;
   /** The event is done with, well or badly. */

@@ -152,6 +152,24 @@ describe("asynchronous invocations", () => {
     assert.ok(most <= 3, `${most} at a time`);
   });
 
+  it("that the end of the process interrupted begin again as soon as it is back", async () => {
+    const directory = await temporaryDirectory();
+    try {
+      {
+        await using first = await start({ directory, asyncParallel: 0 });
+        await event(first, '{"n":1}');
+        // As a process that is killed in mid-run leaves it.
+        const dead = { instance: "tests", incarnation: "dead" };
+        assert.equal((await first.store.claim(9, first.clock.now(), 3_600_000, dead)).length, 1);
+      }
+      await using second = await startHarness({ directory });
+      await until(() => empty(second));
+      assert.equal(second.echo.invoked.length, 1);
+    } finally {
+      await rm(directory, { recursive: true });
+    }
+  });
+
   it("survive the end of the process", async () => {
     const directory = await temporaryDirectory();
     try {

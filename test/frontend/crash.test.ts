@@ -32,7 +32,7 @@ describe("a Frontend that is killed", () => {
       client.destroy();
       assert.ok(accepted.size >= 60);
       await using store = openSqliteStore(join(directory, "hearth.db"));
-      const kept = await store.claim(10_000, Date.now() + 1_000, 1);
+      const kept = await store.claim(10_000, Date.now() + 1_000, 1, { instance: "test", incarnation: "1" });
       const missing = [...accepted].filter((id) => !kept.some(({ eventId }) => eventId === id));
       assert.deepEqual(missing, []);
     } finally {

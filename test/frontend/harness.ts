@@ -52,6 +52,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     workerManager: echo,
     workers: () => echo,
     config: {
+      instance: "tests",
       accountId: ACCOUNT,
       region: REGION,
       runtimes: ["nodejs22.x", "nodejs24.x", "provided.al2023"],

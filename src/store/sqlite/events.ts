@@ -1,16 +1,19 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
-import type { EventRecord, EventStore } from "../store.ts";
+import type { Claimer, EventRecord, EventStore } from "../store.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { eventOf } from "./rows.ts";
 
 const STATEMENTS = {
   insert: `INSERT INTO events (event_id, account_id, function_name, qualifier, payload, accepted_at_ms, attempts,
     throttles, trace_id, due_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-  claim: `UPDATE events SET due_at_ms = ?1 WHERE sequence IN
+  claim: `UPDATE events SET due_at_ms = ?1, claimed_instance = ?4, claimed_incarnation = ?5 WHERE sequence IN
     (SELECT sequence FROM events WHERE due_at_ms <= ?2 ORDER BY due_at_ms, sequence LIMIT ?3) RETURNING *`,
+  takeOver: `UPDATE events SET due_at_ms = ?1, throttles = throttles + 1, claimed_instance = NULL,
+    claimed_incarnation = NULL WHERE claimed_instance = ?2 AND claimed_incarnation <> ?3`,
   renew: "UPDATE events SET due_at_ms = ?2 WHERE event_id = ?1",
   settle: "DELETE FROM events WHERE event_id = ?",
-  retry: "UPDATE events SET due_at_ms = ?2, attempts = ?3, throttles = ?4 WHERE event_id = ?1",
+  retry: `UPDATE events SET due_at_ms = ?2, attempts = ?3, throttles = ?4, claimed_instance = NULL,
+    claimed_incarnation = NULL WHERE event_id = ?1`,
   nextDue: "SELECT min(due_at_ms) AS due FROM events",
   count: "SELECT count(*) AS waiting FROM events",
   oldest: "SELECT accepted_at_ms AS accepted FROM events ORDER BY sequence LIMIT 1",
@@ -49,11 +52,18 @@ export class SqliteEvents implements EventStore {
     });
   }
 
-  async claim(count: number, nowMs: number, leaseMs: number): Promise<readonly EventRecord[]> {
-    const rows = await this.#writes.run(() => this.#sql.claim.all(nowMs + leaseMs, nowMs, count));
+  async claim(count: number, nowMs: number, leaseMs: number, claimer: Claimer): Promise<readonly EventRecord[]> {
+    const { instance, incarnation } = claimer;
+    const rows = await this.#writes.run(() =>
+      this.#sql.claim.all(nowMs + leaseMs, nowMs, count, instance, incarnation),
+    );
     // RETURNING gives rows in no particular order: oldest first is what a queue means.
     rows.sort((a, b) => Number(a["sequence"]) - Number(b["sequence"]));
     return rows.map(eventOf);
+  }
+
+  takeOver({ instance, incarnation }: Claimer, nowMs: number): Promise<number> {
+    return this.#writes.run(() => Number(this.#sql.takeOver.run(nowMs, instance, incarnation).changes));
   }
 
   renew(eventIds: readonly string[], untilMs: number): Promise<void> {

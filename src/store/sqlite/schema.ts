@@ -6,7 +6,8 @@ export const APPLICATION_ID = 0x48525448;
  * never changed: a new one follows it.
  *
  * `version_number` 0 is $LATEST. `version_counters` outlives its function, so that no version number is used twice.
- * `due_at_ms` of an event is when it may next be claimed: a claim moves it to the end of its lease.
+ * `due_at_ms` of an event is when it may next be claimed: a claim moves it to the end of its lease. `claimed_` say
+ * which process claimed it last; null for one that is in nobody's hands.
  */
 export const MIGRATIONS: readonly string[] = [
   `
@@ -59,5 +60,9 @@ export const MIGRATIONS: readonly string[] = [
   ) STRICT;
 
   CREATE INDEX events_due ON events (due_at_ms, sequence);
+  `,
+  `
+  ALTER TABLE events ADD COLUMN claimed_instance TEXT;
+  ALTER TABLE events ADD COLUMN claimed_incarnation TEXT;
   `,
 ];

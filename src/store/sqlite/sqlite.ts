@@ -23,6 +23,7 @@ const joined = (functions: FunctionStore, events: EventStore): FunctionStore & E
   digestsInUse: () => functions.digestsInUse(),
   enqueue: (event) => events.enqueue(event),
   claim: (...args) => events.claim(...args),
+  takeOver: (...args) => events.takeOver(...args),
   renew: (...args) => events.renew(...args),
   settle: (eventId) => events.settle(eventId),
   retry: (...args) => events.retry(...args),
