@@ -4,6 +4,10 @@
  * its cgroups, its CPU, its limits and its user before the program runs, not after. Entering a cgroup can take 10 ms
  * (an RCU grace period), and vfork holds the thread that calls it: so that is one of libuv's pool, not the loop's.
  * Those live as long as the process, which matters because the child is to die with the thread that made it.
+ *
+ * As root the child is the first process of a PID namespace. So its end, and nothing else, is the end of all that it
+ * will ever have made, whatever that was doing (pid_namespaces(7)): a monitor that is killed while bwrap is still at
+ * work leaves nothing, and once the child is reaped the last of the others is gone.
  */
 #include "binding.h"
 
@@ -20,6 +24,10 @@
 #include <unistd.h>
 
 #define NUMBERS_MAX 16
+/* What the child may use until it executes: a few system calls deep. */
+#define STACK_BYTES (32 * 1024)
+/* Of the host's memory, per mille, that a guest seems larger than it is: when there is none left, guests end, not we. */
+#define OOM_SCORE_ADJUST "500"
 
 struct child {
 	char **arguments;
@@ -32,10 +40,12 @@ struct child {
 	size_t limit_count;
 	int cpu; /* -1: any */
 	int user; /* -1: stay who we are */
+	pid_t parent;
 	int failed_errno;
 	int failed_stage; /* see STAGES in src/vmm/native.ts */
 	pid_t pid;
 	int pidfd;
+	_Alignas(16) char stack[STACK_BYTES];
 	napi_async_work work;
 	napi_ref done;
 };
@@ -59,9 +69,35 @@ static void child_reset_signals(void)
 	sigprocmask(SIG_SETMASK, &none, NULL);
 }
 
-/* Runs on the parent's memory and a borrowed stack: system calls only, and never returns. */
-static void child_run(struct child *child)
+/* Without it only the choice of the kernel's out-of-memory killer is worse. */
+static void child_adjust_oom_score(void)
 {
+	int file = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+
+	if (file >= 0 && write(file, OOM_SCORE_ADJUST, sizeof(OOM_SCORE_ADJUST) - 1) < 0)
+		errno = 0;
+}
+
+/* Our parent, also across a PID namespace, where getppid() says 0; -1 when it cannot be told. */
+static pid_t child_parent(void)
+{
+	char text[512];
+	int file = open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+	ssize_t length = file < 0 ? -1 : read(file, text, sizeof(text) - 1);
+	const char *name_end;
+
+	if (length <= 0)
+		return -1;
+	text[length] = 0;
+	/* pid (name) state ppid …, and a name may hold anything. */
+	name_end = strrchr(text, ')');
+	return name_end && strlen(name_end) > 4 ? (pid_t)strtol(name_end + 4, NULL, 10) : -1;
+}
+
+/* Runs on the parent's memory: system calls only, and never returns. */
+static int child_run(void *data)
+{
+	struct child *child = data;
 	int moved[NUMBERS_MAX];
 	cpu_set_t cpus;
 
@@ -70,6 +106,7 @@ static void child_run(struct child *child)
 	for (size_t i = 0; i < child->cgroup_count; i++)
 		if (write(child->cgroups[i], "0", 1) < 0)
 			child_fail(child, 1);
+	child_adjust_oom_score();
 	if (child->cpu >= 0) {
 		CPU_ZERO(&cpus);
 		CPU_SET((size_t)child->cpu, &cpus);
@@ -99,10 +136,23 @@ static void child_run(struct child *child)
 		    syscall(SYS_setresuid, child->user, child->user, child->user) < 0)
 			child_fail(child, 5);
 	}
-	/* After the change of user, which clears it. */
+	/* After the change of user, which clears it. A parent that died before it cannot be told of, so that is looked up. */
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (child_parent() != child->parent) {
+		errno = ESRCH;
+		child_fail(child, 0);
+	}
 	execve(child->arguments[0], child->arguments, child->environment);
 	child_fail(child, 6);
+	return 127;
+}
+
+/* As vfork, but on a stack of its own and with flags. */
+static void child_start(struct child *child, int namespace)
+{
+	int flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD | namespace;
+
+	child->pid = clone(child_run, child->stack + STACK_BYTES, flags, child, &child->pidfd);
 }
 
 static char **to_texts(napi_env env, napi_value array)
@@ -139,24 +189,19 @@ static void spawn_execute(napi_env env, void *data)
 	sigset_t all, before;
 
 	(void)env;
+	child->parent = getpid();
 	/* No handler of ours may run in the child while it shares our memory. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &before);
-	child->pid = vfork();
-	if (child->pid == 0)
-		child_run(child);
+	child_start(child, CLONE_NEWPID);
+	if (child->pid < 0 && errno == EPERM)
+		child_start(child, 0);
 	if (child->pid < 0)
 		child->failed_errno = errno;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (child->pid < 0)
+	if (child->pid < 0 || !child->failed_errno)
 		return;
-	if (!child->failed_errno) {
-		child->pidfd = (int)syscall(SYS_pidfd_open, child->pid, 0);
-		if (child->pidfd >= 0)
-			return;
-		child->failed_errno = errno;
-		kill(child->pid, SIGKILL);
-	}
+	close(child->pidfd);
 	waitpid(child->pid, NULL, 0);
 }
 

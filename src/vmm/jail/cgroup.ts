@@ -106,9 +106,18 @@ export class Cgroup {
   constructor(layout: CgroupLayout, name: string, limits: CgroupLimits) {
     this.#layout = layout;
     this.#name = name;
-    for (const parent of layout.parents.values()) mkdirSync(`${parent}/${name}`);
+    try {
+      for (const parent of layout.parents.values()) mkdirSync(`${parent}/${name}`);
+      this.#setLimits(limits);
+    } catch (error) {
+      removeCgroup(layout, name);
+      throw error;
+    }
+  }
+
+  #setLimits(limits: CgroupLimits): void {
     const files: readonly (readonly [controller: string, file: string, value: number])[] =
-      layout.version === 1
+      this.#layout.version === 1
         ? [
             ["memory", "memory.limit_in_bytes", limits.memoryBytes],
             ["pids", "pids.max", limits.pids],

@@ -16,7 +16,7 @@ import {
 import { basename, dirname } from "node:path";
 
 import { killCgroup, removeCgroup, type CgroupLayout } from "../../jail/cgroup.ts";
-import { SOCKET_PATH_BYTES_MAX } from "../../limits.ts";
+import { REAP_TIMEOUT_MS, SOCKET_PATH_BYTES_MAX } from "../../limits.ts";
 
 /** Jiffies since boot at which a process began: with its number, what tells it from a later one of the same number. */
 const startTime = (pid: number): string => {
@@ -29,12 +29,18 @@ const startTime = (pid: number): string => {
   }
 };
 
-const owner = `${String(process.pid)} ${startTime(process.pid)}`;
+/** A process by its number and its start, as it stands in names: `PID.START`. */
+const OWNER = `${String(process.pid)}.${startTime(process.pid)}`;
+
+const isDead = (pid: string | undefined, start: string | undefined): boolean =>
+  start === undefined || startTime(Number(pid)) !== start;
+
+const MARK = ".owner";
 
 /**
- * `RUNDIR/ID/`, what one microVM has on disk:
+ * `RUNDIR/ID/`, what one microVM has on disk. Beside it, and made before it, lies `.owner.PID.START.ID`, which names the
+ * process that made it for `cleanStale`: a file whose name says all is there whole or not at all.
  *
- *     owner    process that made it, for `cleanStale`
  *     host/    ours, the jail may only connect: vsock.sock, console (where the mconsole's answers arrive)
  *     guest/   the jail's own: uml/mconsole, made by the guest's kernel. Nothing in it is trusted
  *     drives/  ours, the jail may only read: images attached while it runs
@@ -46,10 +52,12 @@ export class RunDirectory implements Disposable {
   readonly drives: string;
   readonly vsockSocket: string;
   readonly consoleSocket: string;
+  readonly #mark: string;
 
   /** Makes the directories. `user` is the jail's, null when it is ours. Throws when the microVM's id is in use. */
   constructor(runDir: string, id: string, user: number | null) {
     this.path = `${runDir}/${id}`;
+    this.#mark = `${runDir}/${MARK}.${OWNER}.${id}`;
     this.host = `${this.path}/host`;
     this.guest = `${this.path}/guest`;
     this.drives = `${this.path}/drives`;
@@ -62,13 +70,27 @@ export class RunDirectory implements Disposable {
         `The run directory ${runDir} is too long by ${String(longest - SOCKET_PATH_BYTES_MAX)} bytes for the sockets of microVM ${id}`,
       );
     mkdirSync(runDir, { recursive: true, mode: 0o711 });
-    mkdirSync(this.path, { mode: 0o700 });
+    writeFileSync(this.#mark, "", { flag: "wx" });
+    try {
+      mkdirSync(this.path, { mode: 0o700 });
+    } catch (error) {
+      rmSync(this.#mark);
+      throw error;
+    }
+    try {
+      this.#fill(user);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  #fill(user: number | null): void {
     if (user !== null) {
       // The jail's user, and no other, may enter; only we may list or change.
       chownSync(this.path, process.getuid?.() ?? 0, user);
       chmodSync(this.path, 0o710);
     }
-    writeFileSync(`${this.path}/owner`, owner);
     for (const directory of [this.host, this.drives]) {
       mkdirSync(directory);
       chmodSync(directory, 0o755);
@@ -97,6 +119,7 @@ export class RunDirectory implements Disposable {
   [Symbol.dispose](): void {
     // Does not follow symbolic links, whatever the guest's process left behind.
     rmSync(this.path, { recursive: true, force: true });
+    rmSync(this.#mark, { force: true });
   }
 }
 
@@ -116,10 +139,14 @@ export const copyKernel = (source: string, runDir: string): string => {
   const target = `${runDir}/.kernel-${String(size)}-${String(Math.floor(mtimeMs))}`;
   mkdirSync(runDir, { recursive: true, mode: 0o711 });
   if (!existsSync(target)) {
-    const partial = `${target}.${String(process.pid)}`;
-    copyFileSync(source, partial);
-    chmodSync(partial, 0o755);
-    renameSync(partial, target);
+    const partial = `${target}.${OWNER}`;
+    try {
+      copyFileSync(source, partial);
+      chmodSync(partial, 0o755);
+      renameSync(partial, target);
+    } finally {
+      rmSync(partial, { force: true });
+    }
   }
   return target;
 };
@@ -133,22 +160,32 @@ export const checkReadable = (image: string): void => {
 };
 
 /** Name of a microVM's cgroup: monitors with different run directories may use the same ids. */
-export const cgroupName = (id: string, pid: number = process.pid): string => `${id}.${String(pid)}`;
+export const cgroupName = (id: string): string => `${id}.${OWNER}`;
 
-/** Removes groups whose monitor is dead, and kills what is left in them. */
+/** Of a name that ends in `.PID.START`: whether that process is dead. Null for any other name. */
+const isOfDead = (name: string): boolean | null => {
+  const [, pid, start] = /\.(\d+)\.(\d+)$/.exec(name) ?? [];
+  return pid === undefined ? null : isDead(pid, start);
+};
+
+/** Waits without giving way: nothing else is to happen while an earlier life is cleared away. */
+const sleepSync = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
+
+/** Removes groups whose monitor is dead, and kills what is left in them. What was killed may linger for a moment. */
 const cleanCgroups = (layout: CgroupLayout): void => {
   const names = new Set([...layout.parents.values()].flatMap((parent) => readdirSync(parent)));
-  for (const name of names) {
-    const pid = /\.(\d+)$/.exec(name)?.[1];
-    if (pid === undefined || startTime(Number(pid)) !== "") continue;
-    killCgroup(layout, name);
-    removeCgroup(layout, name);
+  let left = [...names].filter((name) => isOfDead(name) === true);
+  for (const deadline = performance.now() + REAP_TIMEOUT_MS; left.length > 0; sleepSync(1)) {
+    for (const name of left) killCgroup(layout, name);
+    left = left.filter((name) => !removeCgroup(layout, name));
+    if (performance.now() > deadline) return;
   }
 };
 
 /**
- * Kills jails that show a dead monitor's directory. bwrap dies with its monitor, but its child only from the moment on
- * at which it has asked for that: one that was just being made may live on.
+ * Kills jails that show a dead monitor's directory. One that was started as the first process of a PID namespace has
+ * ended with its monitor; without that (not as root) bwrap has, but its child only from the moment on at which it has
+ * asked for that: one that was just being made may live on.
  */
 const killJailsOf = (path: string): void => {
   for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
@@ -162,22 +199,24 @@ const killJailsOf = (path: string): void => {
 };
 
 /**
- * Removes what dead monitors left behind: run directories below `runDir`, and cgroups with whatever still runs in them.
- * Returns the ids of the microVMs whose directories were removed.
+ * Removes what dead monitors left behind: run directories below `runDir`, kernels copied by half, and cgroups with
+ * whatever still runs in them. Returns the ids of the microVMs whose directories were removed.
  */
 export const cleanStale = (runDir: string, cgroups: CgroupLayout | null): string[] => {
   const cleaned: string[] = [];
   if (cgroups !== null) cleanCgroups(cgroups);
   if (!existsSync(runDir)) return cleaned;
-  for (const id of readdirSync(runDir)) {
-    const path = `${runDir}/${id}`;
-    // Without an owner file its maker died between two steps, or is between them: one of the next rounds will tell.
-    if (!existsSync(`${path}/owner`)) continue;
-    const [pid = "", began = ""] = readFileSync(`${path}/owner`, "utf8").split(" ");
-    if (began !== "" && startTime(Number(pid)) === began) continue;
-    killJailsOf(path);
-    rmSync(path, { recursive: true, force: true });
-    cleaned.push(id);
+  for (const name of readdirSync(runDir)) {
+    if (name.startsWith(".kernel-") && isOfDead(name) === true) rmSync(`${runDir}/${name}`);
+    const [mark, pid, start, id] = /^\.owner\.(\d+)\.(\d+)\.(.+)$/.exec(name) ?? [];
+    if (mark === undefined || !isDead(pid, start)) continue;
+    const path = `${runDir}/${String(id)}`;
+    if (existsSync(path)) {
+      killJailsOf(path);
+      rmSync(path, { recursive: true, force: true });
+      cleaned.push(String(id));
+    }
+    rmSync(`${runDir}/${mark}`);
   }
   return cleaned;
 };
