@@ -48,6 +48,7 @@ static const char *read_field(struct configuration *c, const struct field *field
         c->environment[c->environment_count++] = text(arena, field);
         return NULL;
     case CONFIGURE_CODE_DRIVE: c->code_drive = text(arena, field); return NULL;
+    case CONFIGURE_SCRATCH_DRIVE: c->scratch_drive = text(arena, field); return NULL;
     case CONFIGURE_WORKING_DIRECTORY: c->working_directory = text(arena, field); return NULL;
     case CONFIGURE_FUNCTION_NAME: c->function_name = text(arena, field); return NULL;
     case CONFIGURE_FUNCTION_VERSION: c->function_version = text(arena, field); return NULL;

@@ -14,6 +14,8 @@ struct configuration {
     size_t root_drive_count;
     const char *root_drives[ROOT_DRIVES_MAX];
     const char *code_drive;
+    /* NULL: /tmp is in memory. */
+    const char *scratch_drive;
     size_t layer_drive_count;
     const char *layer_drives[LAYER_DRIVES_MAX];
     /* Both end with NULL, as execve wants them. */

@@ -158,15 +158,18 @@ const char *guest_prepare(void) {
 
 /* --- Configure: the function's root --------------------------------------------------------------------------------- */
 
-static const char *mount_drive(const char *device, const char *path, unsigned long flags) {
-    flags |= MS_RDONLY | MS_NODEV;
+static const char *mount_file_system(const char *device, const char *path, const char *type, unsigned long flags) {
     for (int waited_ms = 0;; waited_ms++) {
-        if (mount(device, path, "erofs", flags, NULL) == 0) return NULL;
+        if (mount(device, path, type, flags, NULL) == 0) return NULL;
         /* A drive that was attached a moment ago may have no node yet, or a node but no size. */
         bool may_come = errno == ENOENT || errno == ENXIO || errno == ENODEV || errno == EIO;
         if (!may_come || waited_ms >= DRIVE_WAIT_MS) return fault("cannot mount drive", device);
         sleep_ms(1);
     }
+}
+
+static const char *mount_drive(const char *device, const char *path, unsigned long flags) {
+    return mount_file_system(device, path, "erofs", flags | MS_RDONLY | MS_NODEV);
 }
 
 /* Mounts drives at places of their own and adds those to the list of an overlay, the last one first. */
@@ -237,6 +240,14 @@ static const char *mount_proc(void) {
     return NULL;
 }
 
+/* On a drive it costs no memory but cache, which can be dropped. */
+static const char *mount_tmp(const struct configuration *c, unsigned long flags) {
+    if (c->scratch_drive != NULL) return mount_file_system(c->scratch_drive, ROOT "/tmp", "ext2", flags | MS_NOATIME);
+    char options[64];
+    snprintf(options, sizeof options, "mode=1777,size=%llu", (unsigned long long)c->tmp_bytes_max);
+    return mount("tmp", ROOT "/tmp", "tmpfs", flags, options) < 0 ? fault("cannot mount", "/tmp") : NULL;
+}
+
 const char *world_mount(const struct configuration *c) {
     const char *wrong = mount_root(c);
     unsigned long flags = MS_NOSUID | MS_NODEV;
@@ -245,10 +256,8 @@ const char *world_mount(const struct configuration *c) {
     if (wrong == NULL) wrong = mount_proc();
     if (wrong != NULL) return wrong;
     if (mount(DEVICES, ROOT "/dev", NULL, MS_BIND | MS_REC, NULL) < 0) return fault("cannot bind", "/dev");
-    char options[64];
-    snprintf(options, sizeof options, "mode=1777,size=%llu", (unsigned long long)c->tmp_bytes_max);
-    if (mount("tmp", ROOT "/tmp", "tmpfs", flags, options) < 0) return fault("cannot mount", "/tmp");
-    return process_limits(c);
+    wrong = mount_tmp(c, flags);
+    return wrong != NULL ? wrong : process_limits(c);
 }
 
 size_t world_list_extensions(char names[][EXTENSION_NAME_CHARS_MAX + 1]) {

@@ -113,9 +113,9 @@ export const assembleHearth: AssembleHearth = async (options) => {
  * Beside the code where microVMs' users can get there, so that an image is attached by a hard link and its pages are
  * shared; else the hypervisor's own default, where images are copied.
  */
-const runDirectory = (dataDir: string): { runDir?: string } => {
-  const { run } = dataFiles(dataDir);
-  return isReachable(run) ? { runDir: run } : {};
+const runDirectories = (dataDir: string): { runDir?: string; scratchDir?: string } => {
+  const { run, scratch } = dataFiles(dataDir);
+  return isReachable(run) ? { runDir: run, scratchDir: scratch } : {};
 };
 
 interface WorkerParts {
@@ -132,7 +132,7 @@ const startWorker = async (
   const { log } = options;
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
-    ...runDirectory(options.dataDir),
+    ...runDirectories(options.dataDir),
     sharedImagesDir: images.directory,
   });
   const stale = hypervisor.cleanStale();

@@ -35,7 +35,10 @@ export const dataDirectory = (given: string | undefined, env: Environment): stri
 export const dataFiles = (
   dataDir: string,
 ): Readonly<
-  Record<"credentials" | "endpoint" | "lock" | "pid" | "control" | "logs" | "database" | "code" | "run", string>
+  Record<
+    "credentials" | "endpoint" | "lock" | "pid" | "control" | "logs" | "database" | "code" | "run" | "scratch",
+    string
+  >
 > => ({
   credentials: join(dataDir, "credentials"),
   endpoint: join(dataDir, "endpoint"),
@@ -46,6 +49,7 @@ export const dataFiles = (
   database: join(dataDir, "hearth.db"),
   code: join(dataDir, "code"),
   run: join(dataDir, "vm"),
+  scratch: join(dataDir, "scratch"),
 });
 
 /** `HOST:PORT`, `[IPv6]:PORT` or `PORT` (on the loopback). Port 0 asks for a free one. Throws a usage error. */

@@ -1,5 +1,5 @@
 import { existsSync } from "node:fs";
-import { cpus } from "node:os";
+import { cpus, homedir } from "node:os";
 
 /** Where things are and how far they go. Everything has a default; `vmmOptions` fills in what is not given. */
 export interface VmmOptions {
@@ -12,6 +12,11 @@ export interface VmmOptions {
    * another file system than they.
    */
   readonly runDir: string;
+  /**
+   * Directory of the drives that microVMs write to, which lie below it as sparse files until their microVM ends. On a
+   * disk; another one than `runDir`, beside which it is when only that is given. Created when absent.
+   */
+  readonly scratchDir: string;
   /** Images below it are visible (read-only) to every microVM without a link or a copy: nothing secret belongs there. */
   readonly sharedImagesDir: string | null;
   /** Host CPUs microVMs may live on. */
@@ -32,10 +37,18 @@ const defaultRunDir = (): string => {
   return own !== undefined && existsSync(own) ? `${own}/hearth` : `/tmp/hearth-${String(uid)}`;
 };
 
+/** Default scratch directory: a disk's, even where run directories are in memory. */
+const defaultScratchDir = (): string => {
+  const uid = process.getuid?.() ?? 0;
+  if (uid === 0) return "/var/cache/hearth/scratch";
+  return `${process.env["XDG_CACHE_HOME"] ?? `${homedir()}/.cache`}/hearth/scratch`;
+};
+
 export const vmmOptions = (given: Partial<VmmOptions> = {}): VmmOptions => ({
   umlKernel: `${repository}build/kernel/uml`,
   bwrap: "/usr/bin/bwrap",
   runDir: defaultRunDir(),
+  scratchDir: given.runDir === undefined ? defaultScratchDir() : `${given.runDir}.scratch`,
   sharedImagesDir: null,
   cpus: allCpus(),
   cgroups: true,

@@ -33,6 +33,10 @@ export const GUEST_MEMORY_MIB_MAX: number = 64 * KIB;
 export const COMMAND_LINE_BYTES_MAX = 4_096;
 /** Disks of a UML guest (MAX_DEV in arch/um/drivers/ubd_kern.c). */
 export const UBD_DEVICES_MAX = 16;
+/** Largest scratch drive. Lambda's largest /tmp. */
+export const SCRATCH_MIB_MAX: number = 10 * KIB;
+/** Sizes of scratch drives whose first blocks are kept at hand: up to 700 KB each. */
+export const SCRATCH_TEMPLATES_MAX = 8;
 /** How long a guest's kernel may take to answer its management console. It does so only once it is booted. */
 export const MCONSOLE_TIMEOUT_MS = 10_000;
 /** How often an unanswered console command is tried again while the guest boots. */

@@ -15,6 +15,8 @@ export interface MicroVmConfig {
   readonly memoryMib: number;
   /** The first drive is the root file system (read-only EROFS). */
   readonly drives: readonly [Drive, ...Drive[]];
+  /** Size of a scratch drive that is there from the start, for the first `attachScratch` that asks for this size. */
+  readonly scratchMib?: number;
   /** Program the guest's kernel runs as PID 1, in the root file system. */
   readonly init: string;
   readonly initArguments?: readonly string[];
@@ -67,6 +69,11 @@ export interface MicroVm extends AsyncDisposable {
   connect(port: number): Promise<Duplex>;
   /** Adds a drive to the running guest; resolves to its device path. The image must stay in place until `exited`. */
   attachDrive(drive: Drive): Promise<GuestDevice>;
+  /**
+   * Adds a drive of so many MiB that the guest may write to: an empty ext2 file system with room for one file of that
+   * size, which goes away with the microVM.
+   */
+  attachScratch(mib: number): Promise<GuestDevice>;
   /** Guest device of a drive given in the configuration, by its index. */
   deviceOf(driveIndex: number): GuestDevice;
   /** Stops all of the guest's CPUs. Its memory stays. */

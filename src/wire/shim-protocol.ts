@@ -89,6 +89,8 @@ export const ConfigureField = {
   OpenFilesMax: 16,
   /** Unix time in µs at the host: the guest's clock is set to it when it is off by more than a millisecond. */
   UnixTimeUs: 17,
+  /** Guest device of a writable drive with an empty ext2 file system: /tmp. Without it /tmp is in the guest's memory. */
+  ScratchDrive: 22,
 } as const;
 
 export const InvokeField = {

@@ -1,5 +1,5 @@
 import type { Drive, Hypervisor, MicroVm } from "../vmm/microvm.ts";
-import { BOOT_TIMEOUT_MS } from "../wire/limits.ts";
+import { BOOT_TIMEOUT_MS, EPHEMERAL_MB_DEFAULT } from "../wire/limits.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import { FromShim, HelloField, SHIM_PORT, SHIM_PROTOCOL_VERSION } from "../wire/shim-protocol.ts";
 import { ShimLink } from "./shim-link.ts";
@@ -35,6 +35,8 @@ export const bootMicroVm = async (options: BootOptions, id: string, memoryMib: n
     id,
     memoryMib,
     drives: [options.root],
+    // Most functions have a /tmp of this size.
+    scratchMib: EPHEMERAL_MB_DEFAULT,
     init: options.init,
     onConsole: (chunk) => options.onConsole(id, chunk),
   });

@@ -63,6 +63,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
     cpu: 0,
     exited: exited.promise,
     attachDrive: () => Promise.resolve("/dev/ubdb"),
+    attachScratch: () => Promise.resolve("/dev/ubdc"),
     pause: () => Promise.resolve(),
     resume: () => Promise.resolve(),
     kill: (detail: string) => {

@@ -56,6 +56,14 @@ export interface Ended {
 
 const BYTES_PER_MIB = 1024 * 1024;
 
+/** What was attached for a slot. */
+interface GuestDrives {
+  readonly root: readonly GuestDevice[];
+  readonly code: GuestDevice;
+  readonly scratch: GuestDevice;
+  readonly layers: readonly GuestDevice[];
+}
+
 /** One microVM, one function version, one invocation at a time. Owns its microVM. */
 export class Slot {
   readonly id: string;
@@ -112,14 +120,15 @@ export class Slot {
       void booted.vm.exited.then((exit) => this.end(exit.detail));
       this.#freezer = new Freezer(booted.vm, (error) => this.#services.warn("a slot could not be frozen", error));
       const attach = (path: string): Promise<GuestDevice> => booted.vm.attachDrive({ path, readOnly: true });
-      const [root, code, layers] = await Promise.all([
+      const [root, code, scratch, layers] = await Promise.all([
         Promise.all(drives.root.map(attach)),
         attach(drives.code),
+        booted.vm.attachScratch(this.spec.ephemeralMb),
         Promise.all(drives.layers.map(attach)),
       ]);
       booted.link.own({ frame: (frame) => this.#frame(frame), closed: (detail) => void this.end(detail) });
       this.#logInitStart();
-      booted.link.send(ToShim.Configure, this.#configuration(root, code, layers));
+      booted.link.send(ToShim.Configure, this.#configuration({ root, code, scratch, layers }));
     } catch (error) {
       await this.end(error instanceof Error ? error.message : String(error));
     }
@@ -208,11 +217,12 @@ export class Slot {
     return { root: this.#services.runtime(this.spec.runtime, this.spec.region).drives, code, layers };
   }
 
-  #configuration(root: readonly GuestDevice[], code: GuestDevice, layers: readonly GuestDevice[]): Field[] {
+  #configuration({ root, code, scratch, layers }: GuestDrives): Field[] {
     const runtime = this.#services.runtime(this.spec.runtime, this.spec.region);
     return [
       ...root.map((device): Field => [ConfigureField.RootDrive, device]),
       [ConfigureField.CodeDrive, code],
+      [ConfigureField.ScratchDrive, scratch],
       ...layers.map((device): Field => [ConfigureField.LayerDrive, device]),
       ...runtime.argv.map((argument): Field => [ConfigureField.Argument, argument]),
       ...functionEnvironment(this.spec, runtime.environment, this.#logStream).map((variable): Field => [

@@ -79,14 +79,21 @@ export class ShimGuest implements AsyncDisposable {
     this.console = "";
   }
 
-  static async boot(images: ShimImages, id: string, drives: readonly Drive[] = [images.code]): Promise<ShimGuest> {
-    const hypervisor = new UmlHypervisor({ runDir: join(images.directory, "r") });
+  static async boot(
+    images: ShimImages,
+    id: string,
+    drives: readonly Drive[] = [images.code],
+    scratch: { readonly mib?: number; readonly directory?: string } = {},
+  ): Promise<ShimGuest> {
+    const scratchDir = scratch.directory === undefined ? {} : { scratchDir: scratch.directory };
+    const hypervisor = new UmlHypervisor({ runDir: join(images.directory, "r"), ...scratchDir });
     let console = "";
     const vm = await hypervisor.spawn({
       id,
       memoryMib: 256,
       drives: [images.base, ...drives],
       init: "/shim",
+      ...(scratch.mib === undefined ? {} : { scratchMib: scratch.mib }),
       onConsole: (chunk) => {
         console += Buffer.from(chunk).toString();
       },

@@ -9,7 +9,8 @@
  *   memory BYTES         touches so much               fork            forks without end
  *   log N                writes N lines, then answers  flood           writes without end
  *   who                  answers with what it sees of the machine      file-write / file-read: /tmp/kept
- *   cat PATH             answers with a file
+ *   cat PATH             answers with a file           fill MIB        writes so much to /tmp/fill, and answers how much it
+ *                                                      wrote and the errors of write, fsync and a read of it all
  *   wrong-id | twice     breaks the Runtime API's rules, and answers with the statuses it got
  *   connections N        opens so many more, and answers how many stayed open
  * As a program named extension-… it is an extension: prints its events; `extension-crash` exits at its first,
@@ -184,6 +185,23 @@ static void file(int write_it) {
     respond("%s", write_it ? "written" : text);
 }
 
+static void fill(unsigned long mib) {
+    static char block[1 << 20];
+    size_t written = 0;
+    int f = open("/tmp/fill", O_CREAT | O_RDWR | O_TRUNC, 0600);
+    ssize_t n = 0;
+    memset(block, 'f', sizeof block);
+    while (written < mib << 20 && (n = write(f, block, sizeof block)) > 0) written += (size_t)n;
+    int write_error = n < 0 ? errno : 0;
+    int sync_error = fsync(f) < 0 ? errno : 0;
+    size_t back = 0;
+    lseek(f, 0, SEEK_SET);
+    while ((n = read(f, block, sizeof block)) > 0) back += block[0] == 'f' && block[n - 1] == 'f' ? (size_t)n : 0;
+    respond("written %zu write %d sync %d back %zu read %d", written, write_error, sync_error, back, n < 0 ? errno : 0);
+    close(f);
+    unlink("/tmp/fill");
+}
+
 static void break_rules(const char *command) {
     if (strcmp(command, "wrong-id") == 0) {
         int wrong = respond_as("00000000-0000-0000-0000-000000000000", "x", 1);
@@ -199,7 +217,7 @@ static void break_rules(const char *command) {
 
 /* What probes or exhausts the machine is for guests alone: on a host it would be the host's. */
 static int is_for_guests(const char *word) {
-    static const char *const words[] = {"who", "fork", "memory", "file-write", "file-read", "cat"};
+    static const char *const words[] = {"who", "fork", "memory", "file-write", "file-read", "cat", "fill"};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (strcmp(word, words[i]) == 0) return 1;
     }
@@ -263,6 +281,7 @@ static void obey(char *command) {
     else if (strcmp(word, "head") == 0) respond_as(id, in, (size_t)(strstr(in, "\r\n\r\n") - in));
     else if (strcmp(word, "file-write") == 0) file(1);
     else if (strcmp(word, "file-read") == 0) file(0);
+    else if (strcmp(word, "fill") == 0) fill(a);
     else if (strcmp(word, "connections") == 0) connections((unsigned)a);
     else break_rules(command);
 }

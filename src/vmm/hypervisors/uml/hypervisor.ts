@@ -23,6 +23,7 @@ import { umlCommandLine } from "./command-line.ts";
 import { ConsolePipe } from "./console-pipe.ts";
 import { cgroupName, checkReadable, cleanStale, copyKernel, isReachable, RunDirectory } from "./run-directory.ts";
 import { probeUml } from "./probe.ts";
+import { SCRATCH, ScratchDirectory, ScratchTemplates } from "./scratch-directory.ts";
 import { UmlMicroVm } from "./uml-microvm.ts";
 
 const MIB = 1024 * 1024;
@@ -104,6 +105,7 @@ export class UmlHypervisor implements Hypervisor {
   readonly #cgroups: CgroupLayout | null;
   readonly #cgroupReason: string;
   readonly #sharedImages: string | null;
+  readonly #scratchTemplates = new ScratchTemplates();
   #kernelPath: string | null = null;
   readonly #live = new Set<UmlMicroVm>();
 
@@ -138,7 +140,7 @@ export class UmlHypervisor implements Hypervisor {
 
   /** Removes what crashed monitors left behind; returns the ids of their microVMs. */
   cleanStale(): string[] {
-    return cleanStale(this.#options.runDir, this.#cgroups);
+    return cleanStale([this.#options.runDir, this.#options.scratchDir], this.#cgroups);
   }
 
   async spawn(config: MicroVmConfig): Promise<MicroVm> {
@@ -147,6 +149,7 @@ export class UmlHypervisor implements Hypervisor {
     const user = setup.adopt(this.#users.take(), (taken) => this.#users.release(taken));
     const cpu = setup.adopt(this.#cpus.take(config.cpu ?? null), (taken) => this.#cpus.release(taken));
     const directory = setup.use(new RunDirectory(this.#options.runDir, config.id, user));
+    const scratch = setup.use(new ScratchDirectory(this.#options.scratchDir, config.id, user, this.#scratchTemplates));
     const guestDirectory = setup.adopt(
       checked("Open the guest's directory", native().openPath(directory.guest)),
       close,
@@ -154,11 +157,13 @@ export class UmlHypervisor implements Hypervisor {
     const { vsock, ended } = serveDevices(directory, setup);
     const pipe = setup.use(new ConsolePipe(config.onConsole ?? null, config.consoleInput ?? null));
     const drives = config.drives.map((drive, i) => this.#placeDrive(drive, i, directory));
+    const scratchMib = config.scratchMib ?? null;
+    const writable = scratchMib === null ? [] : [scratch.add(scratchMib, drives.length)];
     const cgroup = this.#makeCgroup(config, setup);
     const kernel = umlCommandLine({
       kernel: KERNEL,
       memoryMib: config.memoryMib,
-      drives,
+      drives: [...drives, ...writable.map((path) => ({ path, readOnly: false }))],
       init: config.init,
       initArguments: config.initArguments ?? [],
       devices: [{ socket: directory.vsockSocket, type: vsock.type }],
@@ -166,7 +171,8 @@ export class UmlHypervisor implements Hypervisor {
       name: "uml",
       consoleInput: config.consoleInput !== undefined,
     });
-    const argv = jailCommand({ bwrap: this.#options.bwrap, mounts: this.#mounts(directory, drives), command: kernel });
+    const mounts = this.#mounts(directory, scratch, drives);
+    const argv = jailCommand({ bwrap: this.#options.bwrap, mounts, command: kernel });
     const { pid, pidfd } = await startJailed({ argv, cgroup, cpu, user, descriptors: pipe.descriptors });
     setup.adopt(pidfd, close);
     pipe.started();
@@ -176,9 +182,11 @@ export class UmlHypervisor implements Hypervisor {
       pidfd,
       cpu,
       driveCount: config.drives.length,
+      scratchMib,
       vsock,
       cgroup,
       directory,
+      scratch,
       guestDirectory,
       sharedPath: (image) => this.#sharedPath(image),
       resources: setup.move(),
@@ -193,13 +201,14 @@ export class UmlHypervisor implements Hypervisor {
   }
 
   /** What a jail sees of the host. */
-  #mounts(directory: RunDirectory, drives: readonly PlacedDrive[]): JailMount[] {
+  #mounts(directory: RunDirectory, scratch: ScratchDirectory, drives: readonly PlacedDrive[]): JailMount[] {
     return [
       { source: this.#kernel(), target: KERNEL, writable: false },
       { source: directory.drives, target: DRIVES, writable: false },
       // At the same paths as outside: the kernel answers console commands to the path they came from.
       { source: directory.host, target: directory.host, writable: false },
       { source: directory.guest, target: directory.guest, writable: true },
+      { source: scratch.path, target: SCRATCH, writable: true },
       ...(this.#sharedImages === null ? [] : [{ source: this.#sharedImages, target: IMAGES, writable: false }]),
       ...drives.flatMap(({ mount }) => (mount === null ? [] : [mount])),
     ];

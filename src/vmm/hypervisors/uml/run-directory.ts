@@ -38,8 +38,49 @@ const isDead = (pid: string | undefined, start: string | undefined): boolean =>
 const MARK = ".owner";
 
 /**
- * `RUNDIR/ID/`, what one microVM has on disk. Beside it, and made before it, lies `.owner.PID.START.ID`, which names the
+ * A directory `PARENT/ID` of one microVM. Beside it, and made before it, lies `.owner.PID.START.ID`, which names the
  * process that made it for `cleanStale`: a file whose name says all is there whole or not at all.
+ */
+export class OwnedDirectory implements Disposable {
+  readonly path: string;
+  readonly #mark: string;
+
+  /** `user` is the jail's, who may enter; null when that is us. Throws, with nothing left behind, when `id` is in use. */
+  constructor(parent: string, id: string, user: number | null) {
+    this.path = `${parent}/${id}`;
+    this.#mark = `${parent}/${MARK}.${OWNER}.${id}`;
+    mkdirSync(parent, { recursive: true, mode: 0o711 });
+    writeFileSync(this.#mark, "", { flag: "wx" });
+    try {
+      mkdirSync(this.path, { mode: 0o700 });
+    } catch (error) {
+      rmSync(this.#mark);
+      throw error;
+    }
+    try {
+      // The jail's user, and no other, may enter; only we may list or change.
+      if (user !== null) giveToJail(this.path, user, 0o710);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  [Symbol.dispose](): void {
+    // Does not follow symbolic links, whatever the guest's process left behind.
+    rmSync(this.path, { recursive: true, force: true });
+    rmSync(this.#mark, { force: true });
+  }
+}
+
+/** Ours it stays; the jail gets it as its group. */
+export const giveToJail = (path: string, user: number, mode: number): void => {
+  chownSync(path, process.getuid?.() ?? 0, user);
+  chmodSync(path, mode);
+};
+
+/**
+ * `RUNDIR/ID/`, what one microVM has on disk:
  *
  *     host/    ours, the jail may only connect: vsock.sock, console (where the mconsole's answers arrive)
  *     guest/   the jail's own: uml/mconsole, made by the guest's kernel. Nothing in it is trusted
@@ -52,12 +93,11 @@ export class RunDirectory implements Disposable {
   readonly drives: string;
   readonly vsockSocket: string;
   readonly consoleSocket: string;
-  readonly #mark: string;
+  readonly #owned: OwnedDirectory;
 
   /** Makes the directories. `user` is the jail's, null when it is ours. Throws when the microVM's id is in use. */
   constructor(runDir: string, id: string, user: number | null) {
     this.path = `${runDir}/${id}`;
-    this.#mark = `${runDir}/${MARK}.${OWNER}.${id}`;
     this.host = `${this.path}/host`;
     this.guest = `${this.path}/guest`;
     this.drives = `${this.path}/drives`;
@@ -69,14 +109,7 @@ export class RunDirectory implements Disposable {
       throw new Error(
         `The run directory ${runDir} is too long by ${String(longest - SOCKET_PATH_BYTES_MAX)} bytes for the sockets of microVM ${id}`,
       );
-    mkdirSync(runDir, { recursive: true, mode: 0o711 });
-    writeFileSync(this.#mark, "", { flag: "wx" });
-    try {
-      mkdirSync(this.path, { mode: 0o700 });
-    } catch (error) {
-      rmSync(this.#mark);
-      throw error;
-    }
+    this.#owned = new OwnedDirectory(runDir, id, user);
     try {
       this.#fill(user);
     } catch (error) {
@@ -86,11 +119,6 @@ export class RunDirectory implements Disposable {
   }
 
   #fill(user: number | null): void {
-    if (user !== null) {
-      // The jail's user, and no other, may enter; only we may list or change.
-      chownSync(this.path, process.getuid?.() ?? 0, user);
-      chmodSync(this.path, 0o710);
-    }
     for (const directory of [this.host, this.drives]) {
       mkdirSync(directory);
       chmodSync(directory, 0o755);
@@ -117,9 +145,7 @@ export class RunDirectory implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    // Does not follow symbolic links, whatever the guest's process left behind.
-    rmSync(this.path, { recursive: true, force: true });
-    rmSync(this.#mark, { force: true });
+    this.#owned[Symbol.dispose]();
   }
 }
 
@@ -199,24 +225,28 @@ const killJailsOf = (path: string): void => {
 };
 
 /**
- * Removes what dead monitors left behind: run directories below `runDir`, kernels copied by half, and cgroups with
- * whatever still runs in them. Returns the ids of the microVMs whose directories were removed.
+ * Removes what dead monitors left behind: directories of microVMs below those given, kernels copied by half, and cgroups
+ * with whatever still runs in them. Returns the ids of the microVMs whose directories were removed.
  */
-export const cleanStale = (runDir: string, cgroups: CgroupLayout | null): string[] => {
-  const cleaned: string[] = [];
+export const cleanStale = (directories: readonly string[], cgroups: CgroupLayout | null): string[] => {
   if (cgroups !== null) cleanCgroups(cgroups);
-  if (!existsSync(runDir)) return cleaned;
-  for (const name of readdirSync(runDir)) {
-    if (name.startsWith(".kernel-") && isOfDead(name) === true) rmSync(`${runDir}/${name}`);
+  return [...new Set(directories.flatMap(cleanDirectory))];
+};
+
+const cleanDirectory = (directory: string): string[] => {
+  const cleaned: string[] = [];
+  if (!existsSync(directory)) return cleaned;
+  for (const name of readdirSync(directory)) {
+    if (name.startsWith(".kernel-") && isOfDead(name) === true) rmSync(`${directory}/${name}`);
     const [mark, pid, start, id] = /^\.owner\.(\d+)\.(\d+)\.(.+)$/.exec(name) ?? [];
     if (mark === undefined || !isDead(pid, start)) continue;
-    const path = `${runDir}/${String(id)}`;
+    const path = `${directory}/${String(id)}`;
     if (existsSync(path)) {
       killJailsOf(path);
       rmSync(path, { recursive: true, force: true });
       cleaned.push(String(id));
     }
-    rmSync(`${runDir}/${mark}`);
+    rmSync(`${directory}/${mark}`);
   }
   return cleaned;
 };

@@ -12,6 +12,7 @@ import { ubdDevice } from "./command-line.ts";
 import { Mconsole } from "./mconsole.ts";
 import { isStopped, killJail, processTree, proportionalBytes } from "./processes.ts";
 import { checkReadable, type RunDirectory } from "./run-directory.ts";
+import type { ScratchDirectory } from "./scratch-directory.ts";
 
 /** What a spawned microVM consists of; `resources` is everything to be released at its end, in reverse order. */
 export interface UmlParts {
@@ -20,9 +21,12 @@ export interface UmlParts {
   readonly pidfd: number;
   readonly cpu: number;
   readonly driveCount: number;
+  /** A scratch drive behind those, made ahead for whoever asks for its size; null for none. */
+  readonly scratchMib: number | null;
   readonly vsock: VsockDevice;
   readonly cgroup: Cgroup | null;
   readonly directory: RunDirectory;
+  readonly scratch: ScratchDirectory;
   /** Descriptor of `directory.guest`. */
   readonly guestDirectory: number;
   /** Where the jail sees an image that needs no link; null for any other. */
@@ -50,12 +54,14 @@ export class UmlMicroVm implements MicroVm {
   #kernelPid: number | null = null;
   #console: Mconsole | null = null;
   #nextDrive: number;
+  #readyScratchMib: number | null;
 
   constructor(parts: UmlParts) {
     this.id = parts.id;
     this.cpu = parts.cpu;
     this.#parts = parts;
-    this.#nextDrive = parts.driveCount;
+    this.#readyScratchMib = parts.scratchMib;
+    this.#nextDrive = parts.driveCount + (parts.scratchMib === null ? 0 : 1);
     const { promise, resolve } = Promise.withResolvers<MicroVmExit>();
     this.exited = promise;
     this.#settle = resolve;
@@ -82,18 +88,37 @@ export class UmlMicroVm implements MicroVm {
   }
 
   async attachDrive(drive: Drive): Promise<GuestDevice> {
-    const { directory, sharedPath, guestDirectory, resources } = this.#parts;
+    const { directory, sharedPath } = this.#parts;
+    if (!drive.readOnly) throw new Error("A drive of a running UML guest is read-only or a scratch drive");
+    const index = this.#takeDrive();
+    checkReadable(drive.path);
+    const path = sharedPath(drive.path) ?? `/drives/${directory.addDrive(drive.path, index)}`;
+    await this.#command(`config ubd${String(index)}rd=${path}`);
+    return ubdDevice(index);
+  }
+
+  async attachScratch(mib: number): Promise<GuestDevice> {
+    const { driveCount, scratch } = this.#parts;
+    if (mib === this.#readyScratchMib) {
+      this.#readyScratchMib = null;
+      return ubdDevice(driveCount);
+    }
+    const index = this.#takeDrive();
+    await this.#command(`config ubd${String(index)}d=${scratch.add(mib, index)}`);
+    return ubdDevice(index);
+  }
+
+  #takeDrive(): number {
     if (this.#ended) throw new Error(`MicroVM ${this.id} is gone`);
-    if (!drive.readOnly) throw new Error("Only read-only drives can be added to a running UML guest");
     if (this.#nextDrive >= UBD_DEVICES_MAX)
       throw new Error(`MicroVM ${this.id} has ${String(UBD_DEVICES_MAX)} drives, which is the limit of UML`);
-    const index = this.#nextDrive++;
-    checkReadable(drive.path);
-    const shared = sharedPath(drive.path);
-    const path = shared ?? `/drives/${directory.addDrive(drive.path, index)}`;
+    return this.#nextDrive++;
+  }
+
+  async #command(text: string): Promise<void> {
+    const { directory, guestDirectory, resources } = this.#parts;
     this.#console ??= resources.use(new Mconsole(directory.consoleSocket, guestDirectory, "uml/mconsole"));
-    await this.#console.command(`config ubd${String(index)}rd=${path}`);
-    return ubdDevice(index);
+    await this.#console.command(text);
   }
 
   async pause(): Promise<void> {
@@ -184,7 +209,7 @@ export class UmlMicroVm implements MicroVm {
    * asked for that: so what is left in the group is killed one by one.
    */
   async #release(): Promise<void> {
-    const { cgroup, resources } = this.#parts;
+    const { cgroup, scratch, resources } = this.#parts;
     const deadline = performance.now() + REAP_TIMEOUT_MS;
     if (cgroup !== null) {
       for (let wait = 1; !cgroup.remove() && performance.now() < deadline; wait = Math.min(wait * 2, 50)) {
@@ -192,6 +217,7 @@ export class UmlMicroVm implements MicroVm {
         await sleep(wait);
       }
     }
+    await scratch.remove();
     resources.dispose();
   }
 }
