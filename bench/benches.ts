@@ -1,3 +1,4 @@
+import { placement, reserve } from "./control-plane.ts";
 import type { BootBench } from "./microvm.ts";
 import { bootMany, bootSerial, idleMemory } from "./microvm.ts";
 import type { InvokeBench } from "./invoke.ts";
@@ -23,6 +24,8 @@ export const BENCHES: readonly Bench[] = [
   { name: "warm-node", about: "warm invoke through the SDK, nodejs24.x", needs: "hearth", run: warmNode },
   { name: "throughput", about: "warm invokes by 8 clients at once, nodejs24.x", needs: "hearth", run: throughput },
   { name: "payload-6mb", about: "6 MB in and 6 MB out, nodejs24.x", needs: "hearth", run: bigPayloads },
+  { name: "reserve", about: "Worker Manager, 2,000 reservations a second", needs: "nothing", run: reserve },
+  { name: "placement", about: "Placement, one decision with 10,000 workers", needs: "nothing", run: placement },
   { name: "bare-node", about: "for comparison: a bare node process for every call", needs: "nothing", run: bareNode },
   { name: "gvisor", about: "for comparison: node in a gVisor sandbox for every call", needs: "nothing", run: gvisor },
 ];

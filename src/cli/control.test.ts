@@ -32,6 +32,11 @@ const worker = {
   slots: 1,
   slotsMax: 1,
   busy: 0,
+  groups: [],
+  cpuShare: 0,
+  networkShare: 0,
+  storageBytesTotal: 1,
+  storageBytesAvailable: 1,
   draining: false,
 };
 

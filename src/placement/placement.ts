@@ -1,75 +1,72 @@
 import { randomUUID } from "node:crypto";
 import { serviceFailure } from "../wire/errors.ts";
-import { LEASE_MS } from "../wire/limits.ts";
+import { functionGroup } from "../wire/function.ts";
+import { LEASE_MS, PLACEMENT_CANDIDATES } from "../wire/limits.ts";
 import type { PlacementApi, PlacementDecision, PlacementRequest, WorkerReport } from "../wire/roles.ts";
 import { decide } from "./decide.ts";
-import type { FleetWorker } from "./decide.ts";
+import type { Choice, Wanted } from "./decide.ts";
+import { Demand } from "./demand.ts";
+import { Fleet } from "./fleet.ts";
 
-interface Lease {
-  readonly workerId: string;
-  readonly memoryMb: number;
-  readonly functionKey: string;
-  readonly expiresAtMs: number;
-}
-
-/** Keeps the fleet's reports and the leases on it, and lets `decide` choose. */
+/**
+ * Chooses workers for new slots. It compares a few workers drawn at random: the best of k is nearly the best of all,
+ * costs the same in every fleet, and several Placements with the same old reports do not all fall upon one worker.
+ */
 export class Placement implements PlacementApi {
   readonly #nowMs: () => number;
-  readonly #reports: Map<string, WorkerReport> = new Map();
-  readonly #leases: Map<string, Lease> = new Map();
+  readonly #random: () => number;
+  readonly #fleet: Fleet = new Fleet();
+  readonly #demand: Demand = new Demand();
 
-  constructor(nowMs: () => number) {
+  constructor(nowMs: () => number, random: () => number = Math.random) {
     this.#nowMs = nowMs;
+    this.#random = random;
   }
 
-  /** A worker's heartbeat. It shows the slots made so far, so the leases given before it are done with. */
+  /** A worker's heartbeat. */
   heartbeat(report: WorkerReport): void {
-    this.#reports.set(report.workerId, report);
-    for (const [id, lease] of this.#leases) {
-      if (lease.workerId === report.workerId && lease.expiresAtMs - LEASE_MS <= report.atMs) this.#leases.delete(id);
-    }
+    this.#fleet.report(report);
   }
 
   forget(workerId: string): void {
-    this.#reports.delete(workerId);
+    this.#fleet.forget(workerId);
   }
 
   place(request: PlacementRequest): Promise<PlacementDecision> {
     const nowMs = this.#nowMs();
-    const choice = decide(this.#fleet(request, nowMs), request);
-    if (choice.workerId === null) throw serviceFailure(`No worker can take the function: ${choice.reason}.`);
-    const leaseId = randomUUID();
-    const lease = {
-      workerId: choice.workerId,
+    this.#fleet.expire(nowMs);
+    const group = functionGroup(request.functionArn);
+    this.#demand.note(group, nowMs);
+    const choice = this.#choose({
       memoryMb: request.memoryMb,
-      functionKey: request.functionKey,
-      expiresAtMs: nowMs + LEASE_MS,
-    };
-    this.#leases.set(leaseId, lease);
-    return Promise.resolve({ ...choice, leaseId, expiresAtMs: lease.expiresAtMs });
+      group,
+      groupSlots: this.#fleet.groupSlots(group),
+      correlations: this.#demand.correlations(group, nowMs),
+    });
+    if (choice.workerId === null) throw serviceFailure(`No worker can take the function: ${choice.reason}.`);
+    const { workerId, reason } = choice;
+    const leaseId = randomUUID();
+    const expiresAtMs = nowMs + LEASE_MS;
+    this.#fleet.promise({
+      leaseId,
+      workerId,
+      group,
+      memoryMb: request.memoryMb,
+      givenAtMs: nowMs,
+      expiresAtMs,
+    });
+    return Promise.resolve({ workerId, reason, leaseId, expiresAtMs });
   }
 
   cancel(leaseId: string): Promise<void> {
-    this.#leases.delete(leaseId);
+    this.#fleet.cancel(leaseId);
     return Promise.resolve();
   }
 
-  #fleet(request: PlacementRequest, nowMs: number): FleetWorker[] {
-    const promised = new Map<string, { mb: number; slots: number; same: number }>();
-    for (const [id, lease] of this.#leases) {
-      if (lease.expiresAtMs < nowMs) {
-        this.#leases.delete(id);
-        continue;
-      }
-      const sum = promised.get(lease.workerId) ?? { mb: 0, slots: 0, same: 0 };
-      sum.mb += lease.memoryMb;
-      sum.slots += 1;
-      if (lease.functionKey === request.functionKey) sum.same += 1;
-      promised.set(lease.workerId, sum);
-    }
-    return [...this.#reports.values()].map((report) => {
-      const sum = promised.get(report.workerId);
-      return { report, promisedMb: sum?.mb ?? 0, promisedSlots: sum?.slots ?? 0, sameFunction: sum?.same ?? 0 };
-    });
+  /** The best of some; when none of them is any good, the best of all. */
+  #choose(wanted: Wanted): Choice {
+    const choice = decide(this.#fleet.sample(PLACEMENT_CANDIDATES, this.#random), wanted);
+    const good = choice.workerId !== null && choice.fullness <= 1;
+    return good || this.#fleet.size <= PLACEMENT_CANDIDATES ? choice : decide(this.#fleet.workers, wanted);
   }
 }

@@ -132,6 +132,15 @@ export const ASYNC_PARALLEL_DEFAULT = 64;
 export const CODE_KEEP_MS: number = 15 * 60_000;
 /** Hearth's own: how often a worker reports to Placement. */
 export const HEARTBEAT_MS = 1_000;
+/** Hearth's own: groups that functions are counted by in a worker's report, so that it stays small. */
+export const FUNCTION_GROUPS = 256;
+/** Hearth's own: workers that Placement compares for one slot; the best of so many is nearly the best of all. */
+export const PLACEMENT_CANDIDATES = 24;
+/** Hearth's own: Placement remembers the demand of each group for so many spans of so long. */
+export const DEMAND_SPANS = 32;
+export const DEMAND_SPAN_MS = 10_000;
+/** Hearth's own: a host's load is measured over at least this long. */
+export const HOST_LOAD_MS_MIN = 500;
 /** Hearth's own: how often code that nobody uses is looked for. */
 export const CODE_COLLECT_MS: number = 60 * 60_000;
 /** Hearth's own: how long a client may take to send one request. */

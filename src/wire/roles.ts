@@ -45,7 +45,7 @@ export interface WorkerManagerApi {
 }
 
 export interface PlacementRequest {
-  readonly functionKey: string;
+  readonly functionArn: string;
   readonly memoryMb: number;
 }
 
@@ -76,6 +76,14 @@ export interface WorkerReport {
   readonly slots: number;
   readonly slotsMax: number;
   readonly busy: number;
+  /** Slots by group of functions (`functionGroup`), FUNCTION_GROUPS of them: who is here, in a bounded report. */
+  readonly groups: readonly number[];
+  /** Share of the host's CPU time in use lately, 0 to 1. */
+  readonly cpuShare: number;
+  /** Share of the host's network in use lately, 0 to 1; 0 when it is not known. */
+  readonly networkShare: number;
+  readonly storageBytesTotal: number;
+  readonly storageBytesAvailable: number;
   readonly draining: boolean;
 }
 

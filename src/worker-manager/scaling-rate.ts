@@ -9,13 +9,23 @@ export class ScalingRate {
     this.#atMs = nowMs;
   }
 
+  /** True when it is as good as new. */
+  isFull(nowMs: number): boolean {
+    this.#refill(nowMs);
+    return this.#tokens === SCALING_ENVIRONMENTS;
+  }
+
   /** Takes one; false when the function grows faster than it may. */
   take(nowMs: number): boolean {
-    const refill = ((nowMs - this.#atMs) * SCALING_ENVIRONMENTS) / SCALING_SPAN_MS;
-    this.#tokens = Math.min(SCALING_ENVIRONMENTS, this.#tokens + Math.max(0, refill));
-    this.#atMs = nowMs;
+    this.#refill(nowMs);
     if (this.#tokens < 1) return false;
     this.#tokens -= 1;
     return true;
+  }
+
+  #refill(nowMs: number): void {
+    const refill = ((nowMs - this.#atMs) * SCALING_ENVIRONMENTS) / SCALING_SPAN_MS;
+    this.#tokens = Math.min(SCALING_ENVIRONMENTS, this.#tokens + Math.max(0, refill));
+    this.#atMs = nowMs;
   }
 }

@@ -7,6 +7,7 @@ import type { FunctionSpec } from "../wire/function.ts";
 import { DEADLINE_GRACE_MS, INIT_TIMEOUT_MS, LEASE_MS } from "../wire/limits.ts";
 import type {
   PlacementApi,
+  PlacementDecision,
   ReleaseOutcome,
   ReserveRequest,
   SlotLease,
@@ -14,6 +15,7 @@ import type {
   WorkerSlotApi,
 } from "../wire/roles.ts";
 import type { SlotInfo } from "../wire/slot.ts";
+import { ReservedConcurrency } from "./reserved-concurrency.ts";
 import { ScalingRate } from "./scaling-rate.ts";
 
 export interface WorkerManagerOptions {
@@ -55,7 +57,7 @@ export class WorkerManager implements WorkerManagerApi {
   readonly #running: Map<string, number> = new Map();
   readonly #rates: Map<string, ScalingRate> = new Map();
   /** Functions with reserved concurrency, and how much: it is taken out of what the others share. */
-  readonly #reserved: Map<string, number> = new Map();
+  readonly #reserved: ReservedConcurrency = new ReservedConcurrency();
 
   constructor(options: WorkerManagerOptions) {
     this.#options = options;
@@ -119,6 +121,8 @@ export class WorkerManager implements WorkerManagerApi {
   /** Ends leases whose holder went away without a release. Called now and then by who runs the manager. */
   async sweep(): Promise<void> {
     const nowMs = this.#options.nowMs();
+    // A rate that has filled up again says no more than none.
+    for (const [arn, rate] of this.#rates) if (rate.isFull(nowMs)) this.#rates.delete(arn);
     const expired = [...this.#leases].filter(([, lease]) => lease.expiresAtMs < nowMs);
     await Promise.all(expired.map(([leaseId]) => this.release(leaseId, "broken")));
   }
@@ -126,7 +130,7 @@ export class WorkerManager implements WorkerManagerApi {
   async #reserve(request: ReserveRequest): Promise<SlotLease> {
     const { spec } = request;
     this.#admit(request);
-    const warm = this.#stack(functionKey(spec)).pop();
+    const warm = this.#idle.get(functionKey(spec))?.pop();
     if (warm !== undefined) return this.#lease(warm, spec, false);
     return this.#grow(spec);
   }
@@ -135,19 +139,13 @@ export class WorkerManager implements WorkerManagerApi {
   #admit(request: ReserveRequest): void {
     const { functionArn } = request.spec;
     const running = this.#running.get(functionArn) ?? 0;
+    this.#reserved.set(functionArn, request.reservedConcurrency, running);
     if (request.reservedConcurrency !== null) {
-      this.#reserved.set(functionArn, request.reservedConcurrency);
       if (running >= request.reservedConcurrency) throw throttled("ReservedFunctionConcurrentInvocationLimitExceeded");
       return;
     }
-    this.#reserved.delete(functionArn);
-    let shared = this.#options.accountConcurrency;
-    let used = this.#leases.size;
-    for (const [arn, reserved] of this.#reserved) {
-      shared -= reserved;
-      used -= this.#running.get(arn) ?? 0;
-    }
-    if (used >= shared) throw throttled("ConcurrentInvocationLimitExceeded");
+    const shared = this.#options.accountConcurrency - this.#reserved.total;
+    if (this.#leases.size - this.#reserved.running >= shared) throw throttled("ConcurrentInvocationLimitExceeded");
   }
 
   async #grow(spec: FunctionSpec): Promise<SlotLease> {
@@ -167,21 +165,31 @@ export class WorkerManager implements WorkerManagerApi {
     // The lease counts from here, before anything is awaited: two reservations never see the same room.
     const lease = this.#lease(slot, spec, true);
     try {
-      const startedMs = performance.now();
-      const decision = await this.#options.placement.place({ functionKey: key, memoryMb: spec.memoryMb });
-      this.#options.metrics.placement(performance.now() - startedMs);
-      const worker = this.#workers.get(decision.workerId);
-      if (worker === undefined) throw serviceFailure(`Placement chose worker ${decision.workerId}, which is not known`);
-      const placed = { ...slot, workerId: decision.workerId };
+      const { workerId, leaseId: placementLeaseId } = await this.#place(spec);
+      const worker = this.#workers.get(workerId);
+      if (worker === undefined) throw serviceFailure(`Placement chose worker ${workerId}, which is not known`);
+      const placed = { ...slot, workerId };
       this.#slots.set(slot.slotId, placed);
       this.#leases.set(lease.leaseId, { slot: placed, expiresAtMs: lease.expiresAtMs });
-      await worker.createSlot({ slotId: slot.slotId, spec, placementLeaseId: decision.leaseId });
-      return { ...lease, workerId: decision.workerId };
+      try {
+        await worker.createSlot({ slotId: slot.slotId, spec, placementLeaseId });
+      } catch (error) {
+        await this.#options.placement.cancel(placementLeaseId);
+        throw error;
+      }
+      return { ...lease, workerId };
     } catch (error) {
       this.#slots.delete(slot.slotId);
       this.#endLease(lease.leaseId, { slot, expiresAtMs: lease.expiresAtMs });
       throw error;
     }
+  }
+
+  async #place({ functionArn, memoryMb }: FunctionSpec): Promise<PlacementDecision> {
+    const startedMs = performance.now();
+    const decision = await this.#options.placement.place({ functionArn, memoryMb });
+    this.#options.metrics.placement(performance.now() - startedMs);
+    return decision;
   }
 
   #lease(slot: KnownSlot, spec: FunctionSpec, cold: boolean): SlotLease {
@@ -190,12 +198,14 @@ export class WorkerManager implements WorkerManagerApi {
     this.#leases.set(leaseId, { slot, expiresAtMs });
     this.#leaseOf.set(slot.slotId, leaseId);
     this.#running.set(slot.functionArn, (this.#running.get(slot.functionArn) ?? 0) + 1);
+    this.#reserved.count(slot.functionArn, 1);
     return { leaseId, slotId: slot.slotId, workerId: slot.workerId, expiresAtMs, cold };
   }
 
   #endLease(leaseId: string, lease: Lease): void {
     if (!this.#leases.delete(leaseId)) return;
     this.#leaseOf.delete(lease.slot.slotId);
+    this.#reserved.count(lease.slot.functionArn, -1);
     const running = (this.#running.get(lease.slot.functionArn) ?? 1) - 1;
     if (running > 0) this.#running.set(lease.slot.functionArn, running);
     else this.#running.delete(lease.slot.functionArn);

@@ -2,9 +2,11 @@ import { randomUUID } from "node:crypto";
 import { availableParallelism, freemem, totalmem } from "node:os";
 import { readFile } from "node:fs/promises";
 import { serviceFailure, slotGone } from "../wire/errors.ts";
+import { functionGroup } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import type { InvocationRequest, InvocationResult, InvocationStream } from "../wire/invocation.ts";
 import {
+  FUNCTION_GROUPS,
   PAYLOAD_BYTES_MAX,
   RESPONSE_STREAM_BYTES_MAX,
   SLOT_AGE_MS_MAX,
@@ -17,6 +19,7 @@ import type { SlotInfo, SlotState } from "../wire/slot.ts";
 import { bootMicroVm } from "./booted.ts";
 import type { BootedMicroVm, BootOptions } from "./booted.ts";
 import { guestMemoryMib } from "./guest-memory.ts";
+import { HostLoad } from "./host-load.ts";
 import { BufferedSink, StreamingSink } from "./invocation.ts";
 import { MicroVmPool } from "./pool.ts";
 import { Slot } from "./slot.ts";
@@ -30,6 +33,8 @@ export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "cha
   readonly memoryMbMax: number | null;
   /** How long an idle slot is kept. */
   readonly slotIdleMs: number;
+  /** A directory on the file system that slots and code use. */
+  readonly storagePath: string;
   /** Booted microVMs kept ready of each size in demand; 0 for none. */
   readonly poolFloor: number;
   /** Function memory sizes, in MB, to have ready from the start. */
@@ -42,6 +47,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   readonly #options: MicroManagerOptions;
   readonly #services: SlotServices;
   readonly #pool: MicroVmPool;
+  readonly #hostLoad: HostLoad;
   readonly #slots: Map<string, Slot> = new Map();
   readonly #listeners: Set<(slot: SlotInfo) => void> = new Set();
   readonly #finishing: Set<Promise<void>> = new Set();
@@ -51,6 +57,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   constructor(options: MicroManagerOptions) {
     this.#options = options;
     this.workerId = options.workerId;
+    this.#hostLoad = new HostLoad(options.storagePath);
     this.#pool = new MicroVmPool({
       boot: (memoryMib) => this.#boot(memoryMib),
       floor: options.poolFloor,
@@ -116,6 +123,8 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       slots: slots.length,
       slotsMax: this.#options.slotsMax,
       busy: slots.filter((slot) => slot.info.state === "Busy").length,
+      groups: countGroups(slots),
+      ...(await this.#hostLoad.read()),
       draining: this.#draining,
     };
   }
@@ -231,6 +240,15 @@ const reasonLabel = (reason: string | null): string => (reason !== null && END_R
 const countStates = (slots: readonly SlotInfo[]): Record<SlotState, number> => {
   const counts = { Init: 0, Idle: 0, Busy: 0, Dead: 0 };
   for (const slot of slots) counts[slot.state] += 1;
+  return counts;
+};
+
+const countGroups = (slots: readonly Slot[]): number[] => {
+  const counts = Array.from({ length: FUNCTION_GROUPS }, () => 0);
+  for (const slot of slots) {
+    const group = functionGroup(slot.spec.functionArn);
+    counts[group] = (counts[group] ?? 0) + 1;
+  }
   return counts;
 };
 
