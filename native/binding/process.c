@@ -113,7 +113,7 @@ static int child_run(void *data)
 		if (sched_setaffinity(0, sizeof(cpus), &cpus) < 0)
 			child_fail(child, 2);
 	}
-	/* First out of the way of every target, then into place; close-on-exec takes the rest. */
+	/* First out of the way of every target, then into place. The rest is closed: what we open may be beyond a limit else. */
 	for (size_t i = 0; i < child->descriptor_count; i++) {
 		moved[i] = fcntl(child->descriptors[i], F_DUPFD_CLOEXEC, (int)child->descriptor_count);
 		if (moved[i] < 0)
@@ -122,7 +122,7 @@ static int child_run(void *data)
 	for (size_t i = 0; i < child->descriptor_count; i++)
 		if (dup2(moved[i], (int)i) < 0)
 			child_fail(child, 4);
-	syscall(SYS_close_range, (unsigned)child->descriptor_count, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
+	syscall(SYS_close_range, (unsigned)child->descriptor_count, ~0U, 0);
 	/* Only now: ours may be beyond what the child may open. */
 	for (size_t i = 0; i + 1 < child->limit_count; i += 2) {
 		struct rlimit limit = { (rlim_t)child->limits[i + 1], (rlim_t)child->limits[i + 1] };
@@ -150,9 +150,7 @@ static int child_run(void *data)
 /* As vfork, but on a stack of its own and with flags. */
 static void child_start(struct child *child, int namespace)
 {
-	int flags = CLONE_VM | CLONE_VFORK | CLONE_PIDFD | SIGCHLD | namespace;
-
-	child->pid = clone(child_run, child->stack + STACK_BYTES, flags, child, &child->pidfd);
+	child->pid = clone(child_run, child->stack + STACK_BYTES, CLONE_VM | CLONE_VFORK | SIGCHLD | namespace, child);
 }
 
 static char **to_texts(napi_env env, napi_value array)
@@ -199,9 +197,15 @@ static void spawn_execute(napi_env env, void *data)
 	if (child->pid < 0)
 		child->failed_errno = errno;
 	pthread_sigmask(SIG_SETMASK, &before, NULL);
-	if (child->pid < 0 || !child->failed_errno)
+	if (child->pid < 0)
 		return;
-	close(child->pidfd);
+	if (!child->failed_errno) {
+		child->pidfd = (int)syscall(SYS_pidfd_open, child->pid, 0);
+		if (child->pidfd >= 0)
+			return;
+		child->failed_errno = errno;
+		kill(child->pid, SIGKILL);
+	}
 	waitpid(child->pid, NULL, 0);
 }
 
