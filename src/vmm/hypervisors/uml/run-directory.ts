@@ -29,15 +29,15 @@ const startTime = (pid: number): string => {
   }
 };
 
-/** A process by its start and its number, as it stands in names: `START.PID`. */
-const OWNER = `${startTime(process.pid)}.${String(process.pid)}`;
+/** A process by its start and its number, as it stands in names: `START-PID`. */
+const OWNER = `${startTime(process.pid)}-${String(process.pid)}`;
 
 const isDead = (start: string | undefined, pid: string | undefined): boolean => startTime(Number(pid)) !== start;
 
 const MARK = ".owner";
 
 /**
- * A directory `PARENT/ID` of one microVM. Beside it, and made before it, lies `.owner.START.PID.ID`, which names the
+ * A directory `PARENT/ID` of one microVM. Beside it, and made before it, lies `.owner.START-PID.ID`, which names the
  * process that made it for `cleanStale`: a file whose name says all is there whole or not at all.
  */
 export class OwnedDirectory implements Disposable {
@@ -187,9 +187,9 @@ export const checkReadable = (image: string): void => {
 /** Name of a microVM's cgroup: monitors with different run directories may use the same ids. */
 export const cgroupName = (id: string): string => `${id}.${OWNER}`;
 
-/** Of a name that ends in `.START.PID`: whether that process is dead. Null for any other name. */
+/** Of a name that ends in `.START-PID`: whether that process is dead. Null for any other name. */
 const isOfDead = (name: string): boolean | null => {
-  const [, start, pid] = /\.(\d+)\.(\d+)$/.exec(name) ?? [];
+  const [, start, pid] = /\.(\d+)-(\d+)$/.exec(name) ?? [];
   return pid === undefined ? null : isDead(start, pid);
 };
 
@@ -237,7 +237,7 @@ const cleanDirectory = (directory: string): string[] => {
   if (!existsSync(directory)) return cleaned;
   for (const name of readdirSync(directory)) {
     if (name.startsWith(".kernel-") && isOfDead(name) === true) rmSync(`${directory}/${name}`);
-    const [mark, start, pid, id] = /^\.owner\.(\d+)\.(\d+)\.(.+)$/.exec(name) ?? [];
+    const [mark, start, pid, id] = /^\.owner\.(\d+)-(\d+)\.(.+)$/.exec(name) ?? [];
     if (mark === undefined || !isDead(start, pid)) continue;
     const path = `${directory}/${String(id)}`;
     if (existsSync(path)) {
