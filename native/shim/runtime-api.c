@@ -255,6 +255,11 @@ static bool is_answering(const struct sandbox *s, int connection) {
     return s->phase == PHASE_BUSY && s->invocation.answer_connection == connection;
 }
 
+static void refuse_stream(struct sandbox *s, int connection) {
+    reply_too_large(s, connection);
+    world_close(connection, false);
+}
+
 bool sandbox_relays(const struct sandbox *s, int connection) {
     return s->exchanges[connection].kind == REQUEST_RESPONSE && is_answering(s, connection);
 }
@@ -269,6 +274,8 @@ void sandbox_body(struct sandbox *s, int connection, struct slice data) {
             struct failure failure = {.outcome = OUTCOME_RESPONSE_TOO_LARGE};
             sandbox_response_end(s, &failure);
             exchange->kind = REQUEST_TOO_LARGE;
+            /* A stream need not have an end: whoever goes on writing it finds the connection closed. */
+            if (invocation->streaming) refuse_stream(s, connection);
             return;
         }
         invocation->answer_bytes += data.length;

@@ -217,7 +217,10 @@ static bool take_body(uint32_t index, struct slice *bytes) {
     struct slice data;
     for (;;) {
         switch (http_body_step(&c->body, bytes, &data)) {
-        case BODY_EVENT_DATA: sandbox_body(&loop.sandbox, (int)index, data); break;
+        case BODY_EVENT_DATA:
+            sandbox_body(&loop.sandbox, (int)index, data);
+            if (!c->open) return false;
+            break;
         case BODY_EVENT_MORE: return true;
         case BODY_EVENT_BAD: return false;
         case BODY_EVENT_END: body_ended(index); return true;

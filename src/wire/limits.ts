@@ -70,6 +70,13 @@ export const SLOT_IDLE_MS_DEFAULT = 600_000;
 export const SLOT_AGE_MS_MAX = 7_200_000;
 /** Hearth's own: how long past its deadline a guest may take to report before the microVM is killed. */
 export const DEADLINE_GRACE_MS = 1_000;
+/**
+ * Hearth's own: how long past its deadline an answer may wait for a slow reader inside the guest. Then it is taken into
+ * our own memory, so that the end of the invocation, which comes behind it, can be seen.
+ */
+export const DEADLINE_READ_ON_MS = 500;
+/** Hearth's own: so much may come then. A guest holds 1 MiB of an answer at most, and its socket as much again. */
+export const OVERDUE_BYTES_MAX: number = 4 * MIB;
 /** Hearth's own: spawn → shim's hello; over this the microVM is given up. */
 export const BOOT_TIMEOUT_MS = 30_000;
 

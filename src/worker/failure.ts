@@ -76,9 +76,14 @@ const platformFailure = (requestId: string, errorType: string, message: string):
 
 /**
  * A failure in Lambda's words ("Failure payloads" of AWS's runtime emulator, `fatalerror.go` and `invoke.go` there).
- * `timeoutMs` is the function's.
+ * `timeoutMs` is the function's, `responseBytesMax` what its answer was held to.
  */
-export const failureTexts = (failure: Failure, requestId: string, timeoutMs: number): FailureTexts => {
+export const failureTexts = (
+  failure: Failure,
+  requestId: string,
+  timeoutMs: number,
+  responseBytesMax: number = PAYLOAD_BYTES_MAX,
+): FailureTexts => {
   switch (failure.outcome) {
     case FailureOutcome.Reported: {
       const errorType = failure.errorType ?? "Function.Unknown";
@@ -98,7 +103,7 @@ export const failureTexts = (failure: Failure, requestId: string, timeoutMs: num
       return platformFailure(requestId, "Runtime.OutOfMemory", "Runtime exited with error: signal: killed");
     case FailureOutcome.ResponseTooLarge: {
       const errorType = "Function.ResponseSizeTooLarge";
-      const errorMessage = `Response payload size exceeded maximum allowed payload size (${PAYLOAD_BYTES_MAX} bytes).`;
+      const errorMessage = `Response payload size exceeded maximum allowed payload size (${responseBytesMax} bytes).`;
       return {
         error: { kind: "Unhandled", errorType, body: Buffer.from(JSON.stringify({ errorType, errorMessage })) },
         status: "error",

@@ -1,5 +1,6 @@
 import { Readable } from "node:stream";
 import type { InvocationRequest } from "../wire/invocation.ts";
+import { OVERDUE_BYTES_MAX } from "../wire/limits.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import type { FieldReader } from "../wire/shim-codec.ts";
 import { DoneField, FailureOutcome, FromShim, InvokeField, ResponseField } from "../wire/shim-protocol.ts";
@@ -55,15 +56,17 @@ export const invokeFields = (
  */
 export class InvocationFrames {
   readonly #sink: ResponseSink;
-  readonly #responseBytesMax: number;
+  readonly responseBytesMax: number;
   readonly #done = Promise.withResolvers<Done>();
   #stage: "waiting" | "answering" | "answered" | "done" = "waiting";
   #bytes = 0;
+  /** Bytes taken since `readOn`, or null. */
+  #overdueBytes: number | null = null;
   failure: Failure | null = null;
 
   constructor(sink: ResponseSink, responseBytesMax: number) {
     this.#sink = sink;
-    this.#responseBytesMax = responseBytesMax;
+    this.responseBytesMax = responseBytesMax;
     // Aborted while nobody waits yet, it must not count as an unhandled rejection.
     this.#done.promise.catch(() => {});
   }
@@ -90,6 +93,11 @@ export class InvocationFrames {
     this.#done.resolve({ durationMs: timeoutMs, memoryBytesPeak: 0, initDurationMs: null, runtimeAlive: false });
   }
 
+  /** From now on a slow reader holds nothing back: what the guest still has of the answer is no longer growing. */
+  readOn(): void {
+    this.#overdueBytes ??= 0;
+  }
+
   /** Takes one frame; false when the link should be held back. Throws `GuestProtocolError`. */
   take(frame: Frame): boolean {
     switch (frame.type) {
@@ -103,9 +111,8 @@ export class InvocationFrames {
       case FromShim.ResponseData:
         this.#expect("answering", frame);
         this.#bytes += frame.payload.length;
-        if (this.#bytes > this.#responseBytesMax)
-          throw new GuestProtocolError("the shim sent more than it was told to");
-        return this.#sink.data(frame.payload);
+        if (this.#bytes > this.responseBytesMax) throw new GuestProtocolError("the shim sent more than it was told to");
+        return this.#sink.data(frame.payload) || this.#takeOverdue(frame.payload.length);
       case FromShim.ResponseEnd:
         if (this.#stage !== "waiting") this.#expect("answering", frame);
         this.#stage = "answered";
@@ -120,6 +127,14 @@ export class InvocationFrames {
       default:
         throw new GuestProtocolError(`frame 0x${frame.type.toString(16)} does not belong to an invocation`);
     }
+  }
+
+  #takeOverdue(bytes: number): boolean {
+    if (this.#overdueBytes === null) return false;
+    this.#overdueBytes += bytes;
+    if (this.#overdueBytes > OVERDUE_BYTES_MAX)
+      throw new GuestProtocolError("the guest goes on answering after its deadline");
+    return true;
   }
 
   #expect(stage: string, frame: Frame): void {
@@ -176,7 +191,14 @@ export class StreamingSink implements ResponseSink {
   readonly #started = Promise.withResolvers<string | null>();
 
   constructor(resume: () => void) {
-    this.body = new Readable({ read: resume });
+    this.body = new Readable({
+      read: resume,
+      // Nobody reads any more: nothing may be left waiting for that.
+      destroy: (error, done) => {
+        resume();
+        done(error);
+      },
+    });
     this.body.on("error", () => {});
   }
 

@@ -6,7 +6,7 @@ import { serviceFailure } from "../wire/errors.ts";
 import { functionKey } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import type { FunctionError, InvocationReport, InvocationRequest } from "../wire/invocation.ts";
-import { DEADLINE_GRACE_MS, INIT_TIMEOUT_MS, OPEN_FILES_MAX, PIDS_MAX } from "../wire/limits.ts";
+import { DEADLINE_GRACE_MS, DEADLINE_READ_ON_MS, INIT_TIMEOUT_MS, OPEN_FILES_MAX, PIDS_MAX } from "../wire/limits.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import { ConfigureField, FailureOutcome, FromShim, ReadyField, ToShim } from "../wire/shim-protocol.ts";
 import type { Field, Frame } from "../wire/shim-protocol.ts";
@@ -151,6 +151,10 @@ export class Slot {
     this.#log.platform({ type: "start", requestId: request.requestId, version: this.spec.version });
     const nowMs = this.#services.nowMs();
     const deadlineMs = nowMs + this.spec.timeoutMs;
+    const readOn = setTimeout(() => {
+      frames.readOn();
+      this.resumeReading();
+    }, this.spec.timeoutMs + DEADLINE_READ_ON_MS);
     const backstop = setTimeout(() => {
       frames.overrun(this.spec.timeoutMs);
       void this.end("the guest did not end an invocation at its deadline");
@@ -162,8 +166,11 @@ export class Slot {
       this.#afterInvocation();
       return ended;
     } finally {
+      clearTimeout(readOn);
       clearTimeout(backstop);
       this.#invocation = null;
+      // Held back for a reader that has the whole answer by now: the next invocation must not wait for it.
+      this.resumeReading();
     }
   }
 
@@ -307,7 +314,8 @@ export class Slot {
   #report(request: InvocationRequest, frames: InvocationFrames, done: Done, cold: boolean): Ended {
     const { spec } = this;
     const { requestId } = request;
-    const texts = frames.failure === null ? null : failureTexts(frames.failure, requestId, spec.timeoutMs);
+    const texts =
+      frames.failure === null ? null : failureTexts(frames.failure, requestId, spec.timeoutMs, frames.responseBytesMax);
     const timedOut = frames.failure?.outcome === FailureOutcome.TimedOut;
     const durationMs = timedOut ? spec.timeoutMs : done.durationMs;
     const initDurationMs = cold ? this.#initDurationMs : null;

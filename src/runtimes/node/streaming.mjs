@@ -37,7 +37,17 @@ function makeResponseStream(api, path, highWaterMark) {
       "Content-Type": contentType,
       "Transfer-Encoding": "chunked",
     });
-    connection.response.then(response.resolve, response.reject);
+    connection.response.then(
+      (answer) => {
+        response.resolve(answer);
+        // Answered before its end: refused, as what is over the limit is. Nobody takes the rest.
+        if (!stream.writableEnded) stream.destroy(new Error(`The response stream was refused: HTTP ${answer.status}`));
+      },
+      (error) => {
+        response.reject(error);
+        stream.destroy(error);
+      },
+    );
     return connection;
   };
   const writeChunk = (bytes, callback) => {
