@@ -1,5 +1,6 @@
 /**
- * Compiles what is in C: native/binding → build/native/binding.node, native/shim → build/native/shim.
+ * Compiles what is in C: native/binding → build/native/binding.node, native/shim → build/native/shim,
+ * native/jail → build/native/jail-enter.
  * What would come out the same is left alone.
  */
 import { mkdir, readdir, rename, rm } from "node:fs/promises";
@@ -19,6 +20,8 @@ const WARNINGS = ["-Wall", "-Wextra", "-Werror"];
 const NATIVE = join(BUILD, "native");
 const CC = process.env["CC"] ?? "cc";
 const MULTIARCH_INCLUDE = `/usr/include/${process.arch === "arm64" ? "aarch64" : "x86_64"}-linux-gnu`;
+// musl-gcc leaves the kernel's headers out.
+const STATIC_FLAGS = ["-static", "-O2", "-std=c17", "-idirafter", "/usr/include", "-idirafter", MULTIARCH_INCLUDE];
 const TARGETS: readonly NativeTarget[] = [
   {
     name: "binding",
@@ -35,8 +38,16 @@ const TARGETS: readonly NativeTarget[] = [
     sources: join(ROOT, "native/shim"),
     output: join(NATIVE, "shim"),
     compiler: "musl-gcc",
-    // musl-gcc leaves the kernel's headers out.
-    flags: ["-static", "-O2", "-std=c17", "-idirafter", "/usr/include", "-idirafter", MULTIARCH_INCLUDE],
+    flags: STATIC_FLAGS,
+    strip: true,
+  },
+  {
+    // Static: the jail has no libraries.
+    name: "jail",
+    sources: join(ROOT, "native/jail"),
+    output: join(NATIVE, "jail-enter"),
+    compiler: "musl-gcc",
+    flags: STATIC_FLAGS,
     strip: true,
   },
 ];

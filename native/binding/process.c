@@ -13,10 +13,13 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/personality.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -143,7 +146,7 @@ static int child_run(void *data)
 		errno = ESRCH;
 		child_fail(child, 0);
 	}
-	/* A UML kernel wants its addresses where it was linked, and starts itself a second time to get that. */
+	/* A UML kernel wants its addresses where it was linked, and starts itself a second time to get that: its jail forbids it. */
 	personality(ADDR_NO_RANDOMIZE);
 	execve(child->arguments[0], child->arguments, child->environment);
 	child_fail(child, 6);
@@ -298,9 +301,34 @@ static napi_value send_signal(napi_env env, napi_callback_info info)
 	return from_result(env, syscall(SYS_pidfd_send_signal, to_int(env, argument[0]), to_int(env, argument[1]), NULL, 0));
 }
 
+/*
+ * receiveViolation(listener, bytes): 1 with the next report of a seccomp filter in bytes (struct seccomp_notif), 0 when
+ * there is none (its maker may have been killed meanwhile), or -errno.
+ */
+static napi_value receive_violation(napi_env env, napi_callback_info info)
+{
+	struct seccomp_notif report = { 0 };
+	struct pollfd ready = { .events = POLLIN };
+	napi_value argument[2];
+	size_t length;
+	void *bytes;
+
+	arguments(env, info, argument, 2);
+	ready.fd = to_int(env, argument[0]);
+	bytes = to_array(env, argument[1], &length);
+	/* The call would wait for one. */
+	if (poll(&ready, 1, 0) < 1 || !(ready.revents & POLLIN))
+		return from_int(env, 0);
+	if (ioctl(ready.fd, SECCOMP_IOCTL_NOTIF_RECV, &report) < 0)
+		return from_result(env, errno == ENOENT ? 0 : -1);
+	memcpy(bytes, &report, length < sizeof(report) ? length : sizeof(report));
+	return from_int(env, 1);
+}
+
 void process_register(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "spawn", spawn);
 	export_function(env, exports, "reap", reap);
 	export_function(env, exports, "sendSignal", send_signal);
+	export_function(env, exports, "receiveViolation", receive_violation);
 }

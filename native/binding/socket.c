@@ -57,6 +57,20 @@ static napi_value bind_datagram(napi_env env, napi_callback_info info)
 	return bind_socket(env, info, SOCK_DGRAM);
 }
 
+/* socketPair(ends): two ends that keep messages apart (SOCK_SEQPACKET). ends[0] is ours and does not block. 0 or -errno. */
+static napi_value socket_pair(napi_env env, napi_callback_info info)
+{
+	napi_value argument[1];
+	size_t length = 0;
+	int *ends;
+
+	arguments(env, info, argument, 1);
+	ends = to_array(env, argument[0], &length);
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) < 0)
+		return from_result(env, -1);
+	return from_result(env, fcntl(ends[0], F_SETFL, O_NONBLOCK));
+}
+
 /* accept(fd): the connection, or -errno. */
 static napi_value accept_stream(napi_env env, napi_callback_info info)
 {
@@ -156,6 +170,7 @@ void socket_register(napi_env env, napi_value exports)
 	export_function(env, exports, "listen", listen_stream);
 	export_function(env, exports, "bindDatagram", bind_datagram);
 	export_function(env, exports, "accept", accept_stream);
+	export_function(env, exports, "socketPair", socket_pair);
 	export_function(env, exports, "receive", receive);
 	export_function(env, exports, "sendDatagram", send_datagram);
 }

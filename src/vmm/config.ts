@@ -6,6 +6,8 @@ export interface VmmOptions {
   /** The UML kernel. */
   readonly umlKernel: string;
   readonly bwrap: string;
+  /** native/jail, compiled: what bwrap runs, and what becomes the hypervisor. */
+  readonly jailEnter: string;
   /**
    * Directory of what lives as long as a microVM: sockets and links. Best on a tmpfs, and short: sockets are below it
    * (see `RunDirectory`). Created when absent. Hot-attached drives are hard-linked below it, and copied when it is on
@@ -47,6 +49,7 @@ const defaultScratchDir = (): string => {
 export const vmmOptions = (given: Partial<VmmOptions> = {}): VmmOptions => ({
   umlKernel: `${repository}build/kernel/uml`,
   bwrap: "/usr/bin/bwrap",
+  jailEnter: `${repository}build/native/jail-enter`,
   runDir: defaultRunDir(),
   scratchDir: given.runDir === undefined ? defaultScratchDir() : `${given.runDir}.scratch`,
   sharedImagesDir: null,

@@ -54,6 +54,8 @@ export const JAIL_OPEN_FILES_MAX = 256;
 export const JAIL_MEMORY_OVERHEAD_BYTES: number = 64 * KIB * KIB;
 /** Tasks of one microVM on the host: every process of the guest is one there. */
 export const JAIL_PIDS_MAX = 4_096;
+/** Instructions of a jail's seccomp filter (INSTRUCTIONS_MAX in native/jail/enter.c; the kernel takes 4,096). */
+export const FILTER_INSTRUCTIONS_MAX = 1_024;
 /** First host user of the jails; slot n runs as this plus n. Beyond any real user or usual subordinate range. */
 export const JAIL_USER_FIRST = 1_879_048_192;
 /** Jails of this host at once, and so the length of that range. */

@@ -33,8 +33,11 @@ export type GuestDevice = string;
 
 /** How a microVM ended. The first cause wins; every field is what was observed, nothing is guessed. */
 export interface MicroVmExit {
-  /** `killed`: we ended it. `guest`: it powered off. `crashed`: the hypervisor process died. `device`: the guest broke a device's protocol. */
-  readonly cause: "killed" | "guest" | "crashed" | "device";
+  /**
+   * `killed`: we ended it. `guest`: it powered off. `crashed`: the hypervisor process died. `device`: the guest broke a
+   * device's protocol. `violation`: the hypervisor process made a system call that its jail forbids.
+   */
+  readonly cause: "killed" | "guest" | "crashed" | "device" | "violation";
   readonly exitCode: number | null;
   readonly signal: NodeJS.Signals | null;
   /** One sentence for a log or an error. */

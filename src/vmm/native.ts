@@ -31,9 +31,11 @@ interface Binding {
   ): number;
   reap(pid: number, result: Int32Array): number;
   sendSignal(pidfd: number, signal: number): number;
+  receiveViolation(listener: number, bytes: Uint8Array): number;
   listen(path: string): number;
   bindDatagram(path: string): number;
   accept(fd: number): number;
+  socketPair(ends: Int32Array): number;
   receive(fd: number, bytes: Uint8Array, descriptors: Int32Array): number;
   sendDatagram(fd: number, directory: number, path: string, bytes: Uint8Array): number;
 }

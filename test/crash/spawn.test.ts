@@ -58,7 +58,7 @@ test("a monitor killed in the midst of making microVMs leaves none, and the next
     hypervisor.cleanStale();
     // One that was killed at once has not made it yet.
     const kept = (existsSync(guest.runDir) ? readdirSync(guest.runDir) : []).filter(
-      (name) => !name.startsWith(".kernel-"),
+      (name) => !name.startsWith(".program-"),
     );
     assert.deepEqual([kept, groupsOf(monitor.pid)], [[], []]);
   }

@@ -59,6 +59,8 @@ export const umlCommandLine = (command: UmlCommand): [string, ...string[]] => {
     `lpj=${String(LOOPS_PER_JIFFY)}`,
     "seccomp=off",
     "panic=-1",
+    // A reboot ends the microVM like a power-off.
+    "noreboot",
     `dhash_entries=${String(DENTRY_BUCKETS)}`,
     `ihash_entries=${String(INODE_BUCKETS)}`,
     "quiet",

@@ -6,6 +6,8 @@ import type { DeviceError } from "../../devices/device-error.ts";
 import { VsockDevice } from "../../devices/vsock.ts";
 import { jailCommand, type JailMount } from "../../jail/bubblewrap.ts";
 import { Cgroup, closeMembership, detectCgroups, type CgroupLayout } from "../../jail/cgroup.ts";
+import { JailEntry } from "../../jail/entry.ts";
+import { assembleFilter, type Violation } from "../../jail/seccomp.ts";
 import { CpuAllocator } from "../../jail/cpu-allocator.ts";
 import { UserAllocator } from "../../jail/user-allocator.ts";
 import {
@@ -21,12 +23,14 @@ import { checked, native, ResourceLimit, spawnProcess } from "../../native.ts";
 import { VhostUserBackend } from "../../transports/vhost-user.ts";
 import { umlCommandLine } from "./command-line.ts";
 import { ConsolePipe } from "./console-pipe.ts";
-import { cgroupName, checkReadable, cleanStale, copyKernel, isReachable, RunDirectory } from "./run-directory.ts";
+import { cgroupName, checkReadable, cleanStale, copyProgram, isReachable, RunDirectory } from "./run-directory.ts";
 import { probeUml } from "./probe.ts";
 import { SCRATCH, ScratchDirectory, ScratchTemplates } from "./scratch-directory.ts";
+import { endByViolation, UML_RULES } from "./system-calls.ts";
 import { UmlMicroVm } from "./uml-microvm.ts";
 
 const MIB = 1024 * 1024;
+const ENTER = "/enter";
 const KERNEL = "/kernel";
 const IMAGES = "/images";
 const DRIVES = "/drives";
@@ -106,7 +110,8 @@ export class UmlHypervisor implements Hypervisor {
   readonly #cgroupReason: string;
   readonly #sharedImages: string | null;
   readonly #scratchTemplates = new ScratchTemplates();
-  #kernelPath: string | null = null;
+  readonly #reachable = new Map<string, string>();
+  #filter: Uint8Array | null = null;
   readonly #live = new Set<UmlMicroVm>();
 
   constructor(options: Partial<VmmOptions> = {}) {
@@ -172,10 +177,15 @@ export class UmlHypervisor implements Hypervisor {
       consoleInput: config.consoleInput !== undefined,
     });
     const mounts = this.#mounts(directory, scratch, drives);
-    const argv = jailCommand({ bwrap: this.#options.bwrap, mounts, command: kernel });
-    const { pid, pidfd } = await startJailed({ argv, cgroup, cpu, user, descriptors: pipe.descriptors });
+    const argv = jailCommand({ bwrap: this.#options.bwrap, mounts, command: [ENTER, ...kernel] });
+    const violated = Promise.withResolvers<Violation>();
+    this.#filter ??= assembleFilter(UML_RULES);
+    const entry = setup.use(new JailEntry(this.#filter, violated.resolve));
+    const descriptors = [...pipe.descriptors, entry.descriptor];
+    const { pid, pidfd } = await startJailed({ argv, cgroup, cpu, user, descriptors });
     setup.adopt(pidfd, close);
     pipe.started();
+    entry.started();
     const microVm = new UmlMicroVm({
       id: config.id,
       pid,
@@ -197,13 +207,18 @@ export class UmlHypervisor implements Hypervisor {
       if (end === "stopped") microVm.poweredOff();
       else microVm.end("device", `The guest broke a device's protocol: ${end.message}`);
     });
+    void violated.promise.then((violation) => {
+      const { cause, detail } = endByViolation(violation);
+      microVm.end(cause, detail);
+    });
     return microVm;
   }
 
   /** What a jail sees of the host. */
   #mounts(directory: RunDirectory, scratch: ScratchDirectory, drives: readonly PlacedDrive[]): JailMount[] {
     return [
-      { source: this.#kernel(), target: KERNEL, writable: false },
+      { source: this.#program(this.#options.jailEnter), target: ENTER, writable: false },
+      { source: this.#program(this.#options.umlKernel), target: KERNEL, writable: false },
       { source: directory.drives, target: DRIVES, writable: false },
       // At the same paths as outside: the kernel answers console commands to the path they came from.
       { source: directory.host, target: directory.host, writable: false },
@@ -240,13 +255,14 @@ export class UmlHypervisor implements Hypervisor {
     return { path, readOnly, mount: { source, target: path, writable: !readOnly } };
   }
 
-  /** The kernel at a path every jail's user can reach: where it is, or a copy in the run directory. */
-  #kernel(): string {
-    if (this.#kernelPath === null) {
-      const source = realpathSync(this.#options.umlKernel);
-      this.#kernelPath = isReachable(source) ? source : copyKernel(source, this.#options.runDir);
-    }
-    return this.#kernelPath;
+  /** A program at a path every jail's user can reach: where it is, or a copy in the run directory. */
+  #program(path: string): string {
+    const known = this.#reachable.get(path);
+    if (known !== undefined) return known;
+    const source = realpathSync(path);
+    const reachable = isReachable(source) ? source : copyProgram(source, this.#options.runDir);
+    this.#reachable.set(path, reachable);
+    return reachable;
   }
 
   /** Where the jail sees an image of the shared directory, else null. */

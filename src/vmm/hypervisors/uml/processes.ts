@@ -14,7 +14,7 @@ const children = async (pid: number): Promise<number[]> => {
   }
 };
 
-/** A process and all below it, parents first: of a microVM bwrap, bwrap's init, the guest's kernel, and its processes. */
+/** A process and all below it, parents first: of a microVM bwrap, the guest's kernel, and its processes. */
 export const processTree = async (pid: number): Promise<number[]> => {
   const below = await Promise.all((await children(pid)).map((child) => processTree(child)));
   return [pid, ...below.flat()];

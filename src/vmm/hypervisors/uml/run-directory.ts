@@ -158,10 +158,10 @@ export const isReachable = (path: string): boolean => {
   }
 };
 
-/** A copy of the guest's kernel below the run directory, made once for each version of it. */
-export const copyKernel = (source: string, runDir: string): string => {
+/** A copy of a program below the run directory, made once for each version of it. */
+export const copyProgram = (source: string, runDir: string): string => {
   const { size, mtimeMs } = statSync(source);
-  const target = `${runDir}/.kernel-${String(size)}-${String(Math.floor(mtimeMs))}`;
+  const target = `${runDir}/.program-${basename(source)}-${String(size)}-${String(Math.floor(mtimeMs))}`;
   mkdirSync(runDir, { recursive: true, mode: 0o711 });
   if (!existsSync(target)) {
     const partial = `${target}.${OWNER}`;
@@ -224,7 +224,7 @@ const killJailsOf = (path: string): void => {
 };
 
 /**
- * Removes what dead monitors left behind: directories of microVMs below those given, kernels copied by half, and cgroups
+ * Removes what dead monitors left behind: directories of microVMs below those given, programs copied by half, and cgroups
  * with whatever still runs in them. Returns the ids of the microVMs whose directories were removed.
  */
 export const cleanStale = (directories: readonly string[], cgroups: CgroupLayout | null): string[] => {
@@ -236,7 +236,7 @@ const cleanDirectory = (directory: string): string[] => {
   const cleaned: string[] = [];
   if (!existsSync(directory)) return cleaned;
   for (const name of readdirSync(directory)) {
-    if (name.startsWith(".kernel-") && isOfDead(name) === true) rmSync(`${directory}/${name}`);
+    if (name.startsWith(".program-") && isOfDead(name) === true) rmSync(`${directory}/${name}`);
     const [mark, start, pid, id] = /^\.owner\.(\d+)-(\d+)\.(.+)$/.exec(name) ?? [];
     if (mark === undefined || !isDead(start, pid)) continue;
     const path = `${directory}/${String(id)}`;

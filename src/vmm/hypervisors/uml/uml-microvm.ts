@@ -140,7 +140,7 @@ export class UmlMicroVm implements MicroVm {
    * call or fault; one that makes neither goes on until then, at the weight of its cgroup.
    */
   async #signalKernel(signal: "SIGSTOP" | "SIGCONT"): Promise<void> {
-    this.#kernelPid ??= (await processTree(this.#parts.pid))[2] ?? null;
+    this.#kernelPid ??= (await processTree(this.#parts.pid))[1] ?? null;
     const pid = this.#kernelPid;
     if (pid === null || this.#ended) return;
     process.kill(pid, signal);
@@ -222,13 +222,12 @@ export class UmlMicroVm implements MicroVm {
   }
 }
 
-const guessCause = (code: number, signal: number): Pick<MicroVmExit, "cause" | "detail"> =>
-  code === 0
-    ? { cause: "guest", detail: "The guest powered off" }
-    : {
-        cause: "crashed",
-        detail:
-          signal > 0
-            ? `The hypervisor process died of ${signalName(signal) ?? String(signal)}`
-            : `The hypervisor process ended with code ${String(code)}`,
-      };
+/** FAILURE in native/jail/enter.c. */
+const CODE_NOT_ENTERED = 125;
+
+const guessCause = (code: number, signal: number): Pick<MicroVmExit, "cause" | "detail"> => {
+  if (code === 0) return { cause: "guest", detail: "The guest powered off" };
+  const how = signal > 0 ? `died of ${signalName(signal) ?? String(signal)}` : `ended with code ${String(code)}`;
+  const where = code === CODE_NOT_ENTERED ? " while it entered its jail; the console says why" : "";
+  return { cause: "crashed", detail: `The hypervisor process ${how}${where}` };
+};

@@ -1,0 +1,61 @@
+import { getSystemErrorName } from "node:util";
+
+import { checked, native, RECEIVE_DESCRIPTORS_LENGTH } from "../native.ts";
+import { Watch } from "../poller.ts";
+import { decodeViolation, NOTIFICATION_BYTES, type Violation } from "./seccomp.ts";
+
+/**
+ * The monitor's side of native/jail/enter.c: gives the jail its filter, and hears of every call the filter reports. A
+ * reported call waits until its process is killed, or the jail is disposed; it is never made.
+ */
+export class JailEntry implements Disposable {
+  /** The jail's end, to be its descriptor 3. Closed on our side by `started`. */
+  readonly descriptor: number;
+  readonly #onViolation: (violation: Violation) => void;
+  readonly #stack = new DisposableStack();
+  readonly #entering: DisposableStack;
+  readonly #childEnd: DisposableStack;
+
+  constructor(filter: Uint8Array, onViolation: (violation: Violation) => void) {
+    this.#onViolation = onViolation;
+    const ends = new Int32Array(2);
+    checked("Make a pair of sockets", native().socketPair(ends));
+    const [ours = -1, theirs = -1] = ends;
+    this.descriptor = theirs;
+    this.#childEnd = this.#stack.use(new DisposableStack());
+    this.#childEnd.defer(() => native().close(theirs));
+    this.#entering = this.#stack.use(new DisposableStack());
+    this.#entering.defer(() => native().close(ours));
+    checked("Send a filter to a jail", native().write(ours, filter));
+    this.#entering.use(new Watch(ours, () => this.#enter(ours)));
+  }
+
+  /** The child has its end. */
+  started(): void {
+    this.#childEnd.dispose();
+  }
+
+  [Symbol.dispose](): void {
+    this.#stack.dispose();
+  }
+
+  /** The jail has its filter: what came with its message is the filter's listener. */
+  #enter(socket: number): void {
+    const descriptors = new Int32Array(RECEIVE_DESCRIPTORS_LENGTH);
+    const bytes = native().receive(socket, new Uint8Array(1), descriptors);
+    this.#entering.dispose();
+    const [count = 0, listener = -1, ...others] = descriptors.subarray(0, 1 + Math.max(descriptors[0] ?? 0, 0));
+    for (const other of others) native().close(other);
+    if (bytes < 1 || count < 1) return; // It failed to enter, and its exit will tell.
+    this.#stack.defer(() => native().close(listener));
+    this.#stack.use(new Watch(listener, () => this.#report(listener)));
+  }
+
+  #report(listener: number): void {
+    const bytes = new Uint8Array(NOTIFICATION_BYTES);
+    const received = native().receiveViolation(listener, bytes);
+    if (received > 0) this.#onViolation(decodeViolation(bytes));
+    // Some call was reported and waits: it is not let go on for that.
+    else if (received < 0) this.#onViolation({ pid: 0, call: `unknown (${getSystemErrorName(received)})`, args: [] });
+  }
+}
