@@ -24,6 +24,7 @@ static const char *read_number(struct configuration *c, const struct field *fiel
     case CONFIGURE_TIMEOUT_MS: value = &c->timeout_ms; break;
     case CONFIGURE_OPEN_FILES_MAX: value = &c->open_files_max; break;
     case CONFIGURE_UNIX_TIME_US: value = &c->unix_time_us; break;
+    case CONFIGURE_TAKE_PREPARED: value = &c->take_prepared; break;
     default: return NULL;
     }
     return field_number(field, value) ? NULL : "configure: a number is not 8 bytes long";

@@ -1,4 +1,4 @@
-/* What the Configure frame says. Pure. */
+/* What the Configure frame says, or Prepare before it. Pure. */
 #ifndef SHIM_CONFIGURATION_H
 #define SHIM_CONFIGURATION_H
 
@@ -35,9 +35,10 @@ struct configuration {
     const char *account_id;
     uint64_t open_files_max;
     uint64_t unix_time_us;
+    uint64_t take_prepared;
 };
 
-/* Copies everything out of the payload. NULL when good, else what is wrong with it. */
+/* Copies everything out of the payload, into a configuration that holds none. NULL when good, else what is wrong. */
 const char *configuration_read(struct configuration *configuration, struct slice payload);
 
 #endif

@@ -248,14 +248,20 @@ static const char *mount_tmp(const struct configuration *c, unsigned long flags)
     return mount("tmp", ROOT "/tmp", "tmpfs", flags, options) < 0 ? fault("cannot mount", "/tmp") : NULL;
 }
 
-const char *world_mount(const struct configuration *c) {
+const char *world_mount_root(const struct configuration *c) {
     const char *wrong = mount_root(c);
-    unsigned long flags = MS_NOSUID | MS_NODEV;
-    if (wrong == NULL && c->code_drive != NULL) wrong = mount_drive(c->code_drive, ROOT "/var/task", flags);
-    if (wrong == NULL) wrong = mount_layers(c);
     if (wrong == NULL) wrong = mount_proc();
     if (wrong != NULL) return wrong;
     if (mount(DEVICES, ROOT "/dev", NULL, MS_BIND | MS_REC, NULL) < 0) return fault("cannot bind", "/dev");
+    /* What is mounted here from now on appears in the namespaces of processes that are started before (process.c). */
+    return mount(NULL, ROOT, NULL, MS_SHARED, NULL) < 0 ? fault("cannot share", ROOT) : NULL;
+}
+
+const char *world_mount_function(const struct configuration *c) {
+    unsigned long flags = MS_NOSUID | MS_NODEV;
+    const char *wrong = c->code_drive == NULL ? NULL : mount_drive(c->code_drive, ROOT "/var/task", flags);
+    if (wrong == NULL) wrong = mount_layers(c);
+    if (wrong != NULL) return wrong;
     wrong = mount_tmp(c, flags);
     return wrong != NULL ? wrong : process_limits(c);
 }

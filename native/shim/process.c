@@ -137,8 +137,10 @@ static int filter_system_calls(void) {
 }
 
 static bool enter_root(void) {
+    /* Mounts that the shim makes later come in here, none goes out. A shared one could not become the root. */
+    bool good = mount(NULL, GUEST_FUNCTION_ROOT, NULL, MS_SLAVE | MS_REC, NULL) == 0;
     /* The new root over the old one, which is then taken away from under it: no directory for it is needed. */
-    return chdir(GUEST_FUNCTION_ROOT) == 0 && syscall(SYS_pivot_root, ".", ".") == 0 && umount2(".", MNT_DETACH) == 0 &&
+    return good && chdir(GUEST_FUNCTION_ROOT) == 0 && syscall(SYS_pivot_root, ".", ".") == 0 && umount2(".", MNT_DETACH) == 0 &&
            chdir("/") == 0;
 }
 

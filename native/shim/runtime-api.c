@@ -189,6 +189,14 @@ static enum request_verdict init_error(struct sandbox *s, struct exchange *excha
     return REQUEST_TAKES_BODY;
 }
 
+/* Not of Lambda's API: what a runtime that was started ahead asks, once, before it knows its function. */
+static enum request_verdict function_request(struct sandbox *s, int connection, struct exchange *exchange) {
+    bool awaited = s->prepared && s->function_connection == NO_CONNECTION;
+    if (!awaited || (s->phase != PHASE_PREPARED && s->phase != PHASE_INIT)) return decline(exchange, CANNED_STATE);
+    sandbox_asked(s, connection);
+    return REQUEST_WAITS;
+}
+
 enum request_verdict sandbox_request(struct sandbox *s, int connection, const struct http_request *request) {
     struct exchange *exchange = &s->exchanges[connection];
     bool is_get = slice_is(request->method, "GET");
@@ -210,6 +218,7 @@ enum request_verdict sandbox_request(struct sandbox *s, int connection, const st
         world_reply(connection, pong, sizeof pong - 1, NULL, 0);
         return REQUEST_WAITS;
     }
+    if (slice_is(path, "/hearth/function") && is_get) return function_request(s, connection, exchange);
     if (slice_starts(path, EXTENSION_PATH)) {
         size_t prefix = sizeof EXTENSION_PATH - 1;
         return extensions_request(s, connection, (struct slice){path.at + prefix, path.length - prefix}, request);
@@ -397,6 +406,11 @@ void sandbox_closed(struct sandbox *s, int connection) {
     if (s->next_connection == connection) {
         s->next_connection = NO_CONNECTION;
         s->runtime_waits = false;
+    }
+    if (s->function_connection == connection) {
+        s->function_connection = NO_CONNECTION;
+        /* It has nothing left to be told by. */
+        if (s->phase == PHASE_PREPARED) sandbox_fault(s, "the prepared runtime does not wait any more");
     }
     extensions_closed(s, connection);
     if (is_answering(s, connection) && s->invocation.answer == ANSWER_BEGUN) {

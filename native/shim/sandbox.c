@@ -1,3 +1,4 @@
+#define _GNU_SOURCE
 #include "sandbox.h"
 
 #include <errno.h>
@@ -16,6 +17,7 @@ void sandbox_init(struct sandbox *s, struct outbox *host) {
     s->host = host;
     s->phase = PHASE_BOOTED;
     s->next_connection = NO_CONNECTION;
+    s->function_connection = NO_CONNECTION;
     s->invocation.answer_connection = NO_CONNECTION;
     s->deadline_us = NEVER;
 }
@@ -71,8 +73,43 @@ static void not_started(struct sandbox *s, int error) {
     sandbox_fail(s, OUTCOME_NOT_STARTED);
 }
 
+/* Tells the prepared runtime what it is to be: its working directory and its environment, each text with its NUL. */
+static void give_function(struct sandbox *s) {
+    const struct configuration *c = &s->configuration;
+    size_t length = strlen(c->working_directory) + 1;
+    for (size_t i = 0; i < c->environment_count; i++) length += strlen(c->environment[i]) + 1;
+    char *body = malloc(length);
+    if (body == NULL) {
+        sandbox_fault(s, "no memory for the function's environment");
+        return;
+    }
+    char *at = stpcpy(body, c->working_directory) + 1;
+    for (size_t i = 0; i < c->environment_count; i++) at = stpcpy(at, c->environment[i]) + 1;
+    int connection = s->function_connection;
+    s->prepared = false;
+    s->function_connection = NO_CONNECTION;
+    char head[96];
+    int n = snprintf(head, sizeof head, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", length);
+    world_reply(connection, head, (size_t)n, body, length);
+    free(body);
+}
+
+void sandbox_asked(struct sandbox *s, int connection) {
+    s->function_connection = connection;
+    if (s->phase == PHASE_PREPARED) {
+        frame_begin(s->host, FROM_SHIM_PREPARED, 0);
+        frame_end(s->host);
+    } else if (s->runtime_started) {
+        give_function(s);
+    }
+}
+
 void sandbox_start_runtime(struct sandbox *s) {
     s->runtime_started = true;
+    if (s->prepared) {
+        if (s->function_connection != NO_CONNECTION) give_function(s);
+        return;
+    }
     const struct configuration *c = &s->configuration;
     int error = world_spawn(c, c->arguments, c->environment, &s->runtime_pid);
     if (error != 0) not_started(s, error);
@@ -81,7 +118,7 @@ void sandbox_start_runtime(struct sandbox *s) {
 /* Init: by itself after Configure, or (suppressed) inside the invocation that found no runtime. */
 static void start(struct sandbox *s) {
     s->phase = PHASE_INIT;
-    s->runtime_pid = 0;
+    if (!s->prepared) s->runtime_pid = 0;
     s->runtime_started = false;
     s->runtime_waits = false;
     s->runtime_init_error = false;
@@ -197,6 +234,10 @@ void sandbox_exited(struct sandbox *s, pid_t pid, int status) {
     if (is_runtime) s->runtime_pid = 0;
     if (is_runtime && shutting_down_softly(s)) tell_extensions(s);
     if (s->phase == PHASE_ENDING || s->phase == PHASE_OFF || (!is_runtime && !is_extension)) return;
+    if (s->phase == PHASE_PREPARED) {
+        sandbox_fault(s, "the prepared runtime ended");
+        return;
+    }
     if (is_runtime && s->runtime_init_error) {
         sandbox_fail(s, OUTCOME_REPORTED);
         return;
@@ -216,6 +257,7 @@ void sandbox_all_gone(struct sandbox *s) {
 static void ended(struct sandbox *s) {
     for (int i = 0; i < CONNECTIONS_MAX; i++) world_close(i, false);
     extensions_reset(s);
+    s->prepared = false;
     s->runtime_waits = false;
     s->next_connection = NO_CONNECTION;
     s->deadline_us = NEVER;
@@ -224,7 +266,9 @@ static void ended(struct sandbox *s) {
         return;
     }
     s->phase = PHASE_DOWN;
-    if (s->ending == ENDING_INIT) {
+    if (s->ending == ENDING_PREPARED) {
+        start(s);
+    } else if (s->ending == ENDING_INIT) {
         frame_begin(s->host, FROM_SHIM_INIT_FAILED, 0);
         frame_failure(s, &s->failure, s->failure_us - s->init_started_us);
         frame_end(s->host);
@@ -272,18 +316,49 @@ void sandbox_timer(struct sandbox *s) {
 
 /* --- frames of the host --------------------------------------------------------------------------------------- */
 
-static void configure(struct sandbox *s, struct slice payload) {
+static const char *read_configuration(struct sandbox *s, struct slice payload) {
+    free(s->configuration.texts);
+    const char *wrong = configuration_read(&s->configuration, payload);
+    if (wrong == NULL && s->configuration.unix_time_us != 0) world_set_unix_us(s->configuration.unix_time_us);
+    return wrong;
+}
+
+static void prepare(struct sandbox *s, struct slice payload) {
     if (s->phase != PHASE_BOOTED) {
+        sandbox_fault(s, "a Prepare came too late");
+        return;
+    }
+    const struct configuration *c = &s->configuration;
+    const char *wrong = read_configuration(s, payload);
+    if (wrong == NULL) wrong = world_mount_root(c);
+    if (wrong == NULL && world_spawn(c, c->arguments, c->environment, &s->runtime_pid) != 0) {
+        wrong = "the runtime cannot be prepared";
+    }
+    if (wrong != NULL) sandbox_fault(s, wrong);
+    s->phase = PHASE_PREPARED;
+    s->prepared = true;
+}
+
+static void configure(struct sandbox *s, struct slice payload) {
+    bool is_prepared = s->phase == PHASE_PREPARED;
+    if (s->phase != PHASE_BOOTED && !is_prepared) {
         sandbox_fault(s, "a second Configure came");
         return;
     }
-    const char *wrong = configuration_read(&s->configuration, payload);
-    if (wrong == NULL) {
-        if (s->configuration.unix_time_us != 0) world_set_unix_us(s->configuration.unix_time_us);
-        wrong = world_mount(&s->configuration);
+    const char *wrong = read_configuration(s, payload);
+    if (wrong == NULL && !is_prepared) wrong = world_mount_root(&s->configuration);
+    if (wrong == NULL) wrong = world_mount_function(&s->configuration);
+    if (wrong != NULL) {
+        sandbox_fault(s, wrong);
+    } else if (is_prepared && !s->configuration.take_prepared) {
+        s->prepared = false;
+        s->phase = PHASE_ENDING;
+        s->ending = ENDING_PREPARED;
+        s->deadline_us = world_now_us() + KILL_WAIT_MS * 1000;
+        world_kill_all();
+    } else {
+        start(s);
     }
-    if (wrong != NULL) sandbox_fault(s, wrong);
-    else start(s);
 }
 
 static const struct {
@@ -466,6 +541,7 @@ void sandbox_frame(struct sandbox *s, const struct frame *frame) {
     case TO_SHIM_PAYLOAD: event_payload(s, frame); break;
     case TO_SHIM_SHUTDOWN: shut_down(s, payload); break;
     case TO_SHIM_QUERY: send_status(s); break;
+    case TO_SHIM_PREPARE: prepare(s, payload); break;
     default: sandbox_fault(s, "a frame of an unknown type came"); break;
     }
 }

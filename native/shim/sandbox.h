@@ -2,6 +2,7 @@
  * The sandbox: one function's runtime and extensions, and the invocation that is under way. A state machine without
  * descriptors: frames, requests, exits and the clock come in; frames (in the outbox) and calls of world.h go out.
  *
+ *   BOOTED ─Prepare─▶ PREPARED ─Configure─▶ INIT (with the runtime that waits, or anew once that one is gone)
  *   BOOTED ─Configure─▶ INIT ─all asked for an event─▶ READY ─Invoke─▶ BUSY ─answered, all asked again─▶ READY
  *                        │                              │               │
  *                        └──────── failure, exit, deadline ─────────────┘──▶ ENDING ─all gone─▶ DOWN ─Invoke─▶ INIT
@@ -21,10 +22,10 @@
 #define NEVER UINT64_MAX
 #define NO_CONNECTION (-1)
 
-enum phase { PHASE_BOOTED, PHASE_DOWN, PHASE_INIT, PHASE_READY, PHASE_BUSY, PHASE_ENDING, PHASE_OFF };
+enum phase { PHASE_BOOTED, PHASE_PREPARED, PHASE_DOWN, PHASE_INIT, PHASE_READY, PHASE_BUSY, PHASE_ENDING, PHASE_OFF };
 
-/* Whom the end concerns: nobody was told of a runtime that died while it was idle. */
-enum ending { ENDING_INIT, ENDING_INVOCATION, ENDING_IDLE, ENDING_SHUTDOWN };
+/* Whom the end concerns: nobody was told of a runtime that died while it was idle, or was not wanted. */
+enum ending { ENDING_PREPARED, ENDING_INIT, ENDING_INVOCATION, ENDING_IDLE, ENDING_SHUTDOWN };
 
 enum answer { ANSWER_NONE, ANSWER_BEGUN, ANSWER_ENDED };
 
@@ -119,6 +120,9 @@ struct sandbox {
     bool runtime_waits;
     bool runtime_init_error;
     int next_connection;
+    /* The runtime was started ahead. It waits on `function_connection` for what it is to be, or has not asked yet. */
+    bool prepared;
+    int function_connection;
     uint64_t oom_kills;
     uint64_t init_started_us;
 
@@ -170,6 +174,8 @@ void sandbox_fault(struct sandbox *sandbox, const char *text);
 /* Goes on as far as possible after somebody began to wait or an answer ended. */
 void sandbox_advance(struct sandbox *sandbox);
 void sandbox_start_runtime(struct sandbox *sandbox);
+/* A prepared runtime asked which function it is to be. */
+void sandbox_asked(struct sandbox *sandbox, int connection);
 void sandbox_response_end(struct sandbox *sandbox, const struct failure *failure);
 void failure_reset(struct failure *failure);
 /* Copies a runtime's error type if it has the form Runtime.Xxx or Function.Xxx, else the matching Unknown. */

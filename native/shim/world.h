@@ -19,8 +19,12 @@ uint64_t world_unix_us(void);
 /* The host's Unix time as it was when it sent: corrects the guest's clock when that is off. */
 void world_set_unix_us(uint64_t unix_us);
 
-/* Mounts the drives and builds the function's root. NULL when good, else what failed. */
-const char *world_mount(const struct configuration *configuration);
+/*
+ * Builds the function's root from the runtime's drives; then the function's own part in it: code, layers, /tmp and
+ * limits. A process that was started between the two sees what the second one mounts. NULL when good, else what failed.
+ */
+const char *world_mount_root(const struct configuration *configuration);
+const char *world_mount_function(const struct configuration *configuration);
 /* Names of the programs in /opt/extensions, at most EXTENSIONS_MAX + 1. Returns how many. */
 size_t world_list_extensions(char names[][EXTENSION_NAME_CHARS_MAX + 1]);
 /* Starts a program as the function. The error number, 0 when it runs. */

@@ -25,6 +25,12 @@ export interface Runtime {
   readonly bootstrapSearch?: readonly string[];
   /** Variables that the runtime gets beside those of the function: `NAME` → value. */
   readonly environment: Readonly<Record<string, string>>;
+  /**
+   * Only where the runtime can be started before its function is known (our own clients ask for it): names of
+   * variables that a process reads as it starts and cannot take up later. A function that sets one of them otherwise
+   * gets its runtime started anew.
+   */
+  readonly readAtStart?: RegExp;
   /** False where the runtime is the base image and nothing more. */
   readonly hasImage: boolean;
   /** As in the log line INIT_START. */
@@ -66,6 +72,12 @@ const NODE_FLAGS: readonly string[] = ["--single-threaded"];
 /** What Lambda switches off in its Node 22: ES modules through `require`, and guessing them by their syntax. */
 const NODE_FLAGS_BEFORE_24: readonly string[] = ["--no-experimental-require-module", "--no-experimental-detect-module"];
 
+/**
+ * The dynamic linker's, malloc's, the locale's (glibc and ICU), and HOME, below which both languages look for modules.
+ * The wrapper is a program that is to start the runtime.
+ */
+const READ_BY_ALL = "LD_|GLIBC_|MALLOC_|LC_|LANG$|LANGUAGE$|LOCPATH$|TZDIR$|HOME$|AWS_LAMBDA_EXEC_WRAPPER$";
+
 function nodejs(major: 22 | 24, supportedUntil: string): Runtime {
   const layers = `/opt/nodejs/node${major}/node_modules:/opt/nodejs/node_modules`;
   return {
@@ -77,6 +89,8 @@ function nodejs(major: 22 | 24, supportedUntil: string): Runtime {
       NODE_PATH: `${layers}:/var/runtime/node_modules:/var/runtime:/var/task`,
       AWS_EXECUTION_ENV: `AWS_Lambda_nodejs${major}.x`,
     },
+    // NODE_OPTIONS and all other switches of Node's own; libuv's; OpenSSL's configuration; ICU's data.
+    readAtStart: new RegExp(`^(?:${READ_BY_ALL}|NODE_|UV_|OPENSSL_|SSL_|ICU_)`),
     hasImage: true,
     versionText: `nodejs:${major}.v1`,
     supportedUntil,
@@ -107,6 +121,7 @@ const RUNTIMES: Readonly<Record<RuntimeName, Runtime>> = {
       PYTHONPATH: "/var/runtime",
       AWS_EXECUTION_ENV: "AWS_Lambda_python3.11",
     },
+    readAtStart: new RegExp(`^(?:${READ_BY_ALL}|PYTHON)`),
     hasImage: true,
     versionText: "python:3.11.v1",
     supportedUntil: "2027-10-31",

@@ -93,11 +93,22 @@ export const LOG_FLUSH_MS = 50;
 /** Hearth's own: how long `hearth up` waits for running invocations when it is told to stop. */
 export const DRAIN_MS_MAX = 8_000;
 
-/** Hearth's own: booted microVMs kept ready of every size in demand, and at most of all sizes together. */
+/** Hearth's own: microVMs kept ready of every size and runtime in demand, and at most of all together. */
 export const POOL_FLOOR = 2;
 export const POOL_MAX = 64;
 /** Hearth's own: span over which the pool counts its demand. */
 export const POOL_DEMAND_MS = 10_000;
+/** Hearth's own: what nobody asked for in the first span shrinks to the floor, in the second to nothing. */
+export const POOL_SHRINK_MS = 60_000;
+export const POOL_KEEP_MS = 300_000;
+/** Hearth's own: what was taken is made anew when its taker was served, or after this. */
+export const POOL_REFILL_MS_MAX = 100;
+/** Hearth's own: how often the pool looks for what is not wanted any more. */
+export const POOL_SWEEP_MS = 1_000;
+/** Hearth's own: share of the host's memory that the pool may take. */
+export const POOL_MEMORY_SHARE: number = 1 / 8;
+/** Hearth's own: from a booted microVM to a runtime in it that waits for its function; over this it is given up. */
+export const PREPARE_TIMEOUT_MS = 10_000;
 /** Hearth's own: an idle slot is frozen after this; a thaw costs less than a guest that runs on unasked. */
 export const FREEZE_AFTER_IDLE_MS = 100;
 /** Hearth's own: slots of one worker. */

@@ -28,6 +28,12 @@ export const ToShim = {
   Shutdown: 0x04,
   /** Asks for a `Status` frame. */
   Query: 0x05,
+  /**
+   * Fields: `ConfigureField` as far as it is known before the function is: RootDrive, Argument, Environment,
+   * WorkingDirectory, PidsMax, OpenFilesMax. Starts the runtime ahead of its function; only before Configure, once.
+   * Configure then comes without RootDrive.
+   */
+  Prepare: 0x06,
 } as const;
 
 /** Frames from the shim to the host. */
@@ -52,6 +58,8 @@ export const FromShim = {
   Status: 0x89,
   /** UTF-8 text: the shim itself cannot go on (a mount failed, a protocol error). The microVM is to be ended. */
   Fault: 0x8a,
+  /** No payload. The runtime that Prepare started waits for its function. */
+  Prepared: 0x8b,
 } as const;
 
 export const FLAG_LAST = 0x01;
@@ -91,6 +99,11 @@ export const ConfigureField = {
   UnixTimeUs: 17,
   /** Guest device of a writable drive with an empty ext2 file system: /tmp. Without it /tmp is in the guest's memory. */
   ScratchDrive: 22,
+  /**
+   * 1: the runtime that Prepare started becomes the function's. Absent or 0: it is killed and the runtime is started
+   * anew, for functions whose settings a process takes up only as it starts.
+   */
+  TakePrepared: 23,
 } as const;
 
 export const InvokeField = {
@@ -126,7 +139,7 @@ export const HelloField = {
 } as const;
 
 export const ReadyField = {
-  /** µs from the runtime's start to its first `next`. */
+  /** µs from the runtime's start (of a prepared one: from Configure) to its first `next`. */
   InitDurationUs: 1,
 } as const;
 

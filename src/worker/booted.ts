@@ -1,4 +1,4 @@
-import type { Drive, Hypervisor, MicroVm } from "../vmm/microvm.ts";
+import type { Drive, GuestDevice, Hypervisor, MicroVm } from "../vmm/microvm.ts";
 import { BOOT_TIMEOUT_MS, EPHEMERAL_MB_DEFAULT } from "../wire/limits.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import { FromShim, HelloField, SHIM_PORT, SHIM_PROTOCOL_VERSION } from "../wire/shim-protocol.ts";
@@ -9,6 +9,10 @@ export interface BootedMicroVm extends AsyncDisposable {
   readonly vm: MicroVm;
   readonly link: ShimLink;
   readonly memoryMib: number;
+  /** Images that it has, by their host paths. */
+  readonly drives: ReadonlyMap<string, GuestDevice>;
+  /** The runtime that waits in it for its function; null when none does. */
+  readonly runtime: string | null;
   /** ms from spawn to the shim's hello. */
   readonly bootMs: number;
 }
@@ -28,13 +32,22 @@ export class BootError extends Error {
   override readonly name = "BootError";
 }
 
-/** Boots a microVM up to its shim's hello. Throws `BootError`, with nothing left behind, when that fails. */
-export const bootMicroVm = async (options: BootOptions, id: string, memoryMib: number): Promise<BootedMicroVm> => {
+/**
+ * Boots a microVM up to its shim's hello, with `images` (host paths) as further read-only drives. Throws `BootError`,
+ * with nothing left behind, when that fails.
+ */
+export const bootMicroVm = async (
+  options: BootOptions,
+  id: string,
+  memoryMib: number,
+  images: readonly string[] = [],
+): Promise<BootedMicroVm> => {
   const startedMs = performance.now();
+  const unique = [...new Set(images)];
   const vm = await options.hypervisor.spawn({
     id,
     memoryMib,
-    drives: [options.root],
+    drives: [options.root, ...unique.map((path) => ({ path, readOnly: true }))],
     // Most functions have a /tmp of this size.
     scratchMib: EPHEMERAL_MB_DEFAULT,
     init: options.init,
@@ -43,7 +56,16 @@ export const bootMicroVm = async (options: BootOptions, id: string, memoryMib: n
   try {
     const link = await shimOf(vm);
     const bootMs = performance.now() - startedMs;
-    return { vm, link, memoryMib, bootMs, [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose]() };
+    const drives = new Map(unique.map((path, index) => [path, vm.deviceOf(index + 1)]));
+    return {
+      vm,
+      link,
+      memoryMib,
+      bootMs,
+      drives,
+      runtime: null,
+      [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose](),
+    };
   } catch (error) {
     await vm.kill("it did not boot");
     throw error;

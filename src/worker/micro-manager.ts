@@ -8,6 +8,7 @@ import type { InvocationRequest, InvocationResult, InvocationStream } from "../w
 import {
   FUNCTION_GROUPS,
   PAYLOAD_BYTES_MAX,
+  POOL_MEMORY_SHARE,
   RESPONSE_STREAM_BYTES_MAX,
   SLOT_AGE_MS_MAX,
   SLOT_SWEEP_MS,
@@ -22,7 +23,10 @@ import { guestMemoryMib } from "./guest-memory.ts";
 import { HostLoad } from "./host-load.ts";
 import { BufferedSink, StreamingSink } from "./invocation.ts";
 import { MicroVmPool } from "./pool.ts";
-import { Slot } from "./slot.ts";
+import type { Taken } from "./pool.ts";
+import { prepareRuntime } from "./preparation.ts";
+import type { ShelfKey } from "./shelf.ts";
+import { mayTakePrepared, Slot } from "./slot.ts";
 import type { SlotServices } from "./slot.ts";
 
 export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "changed"> {
@@ -59,16 +63,20 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     this.workerId = options.workerId;
     this.#hostLoad = new HostLoad(options.storagePath);
     this.#pool = new MicroVmPool({
-      boot: (memoryMib) => this.#boot(memoryMib),
+      boot: (memoryMib, images) => this.#boot(memoryMib, images),
+      make: (key) => this.#make(key),
       floor: options.poolFloor,
+      memoryBytesMax: totalmem() * POOL_MEMORY_SHARE,
       onError: (error) => options.warn("a microVM for the pool did not boot", error),
     });
     this.#services = {
       ...options,
-      microVm: (memoryMb) => this.#microVm(memoryMb),
+      microVm: (spec, images) => this.#microVm(spec, images),
       changed: (slot) => this.#changed(slot),
     };
-    for (const memoryMb of options.warmMemoryMb) this.#pool.warm(guestMemoryMib(memoryMb));
+    for (const memoryMb of options.warmMemoryMb) {
+      this.#pool.expect({ memoryMib: guestMemoryMib(memoryMb), runtime: null });
+    }
     this.#sweep = setInterval(() => void this.#sweepSlots(), SLOT_SWEEP_MS);
     this.#sweep.unref();
   }
@@ -141,7 +149,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       report: await this.report(),
       slots: countStates(slots),
       slotMemoryBytes: slots.reduce((sum, slot) => sum + slot.memoryBytes, 0),
-      poolReady: { bare: this.#pool.ready },
+      poolReady: this.#pool.ready,
     };
   }
 
@@ -161,10 +169,10 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     return slot;
   }
 
-  async #boot(memoryMib: number): Promise<BootedMicroVm> {
+  async #boot(memoryMib: number, images: readonly string[]): Promise<BootedMicroVm> {
     const id = `vm-${randomUUID().slice(0, 13)}`;
     try {
-      const booted = await bootMicroVm(this.#options.boot, id, memoryMib);
+      const booted = await bootMicroVm(this.#options.boot, id, memoryMib, images);
       this.#options.metrics.boot(booted.bootMs, "ready");
       return booted;
     } catch (error) {
@@ -173,10 +181,24 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     }
   }
 
-  async #microVm(memoryMb: number): Promise<BootedMicroVm> {
-    const { booted, hit } = await this.#pool.take(guestMemoryMib(memoryMb));
-    this.#options.metrics.pool(hit ? "hit" : "miss");
-    return booted;
+  /** One for the pool. */
+  async #make({ memoryMib, runtime }: ShelfKey): Promise<BootedMicroVm> {
+    if (runtime === null) return this.#boot(memoryMib, []);
+    // The region is in nothing that the runtime gets before its function.
+    const image = this.#options.runtime(runtime, "");
+    return prepareRuntime(await this.#boot(memoryMib, image.drives), runtime, image);
+  }
+
+  async #microVm(spec: FunctionSpec, images: readonly string[]): Promise<Taken> {
+    const runtime = this.#options.runtime(spec.runtime, spec.region);
+    const taken = await this.#pool.take({
+      memoryMib: guestMemoryMib(spec.memoryMb),
+      runtime: mayTakePrepared(spec, runtime) ? spec.runtime : null,
+      images,
+    });
+    if (taken.result === "none") this.#options.metrics.pool("miss");
+    else this.#options.metrics.pool("hit", taken.result);
+    return taken;
   }
 
   #changed(slot: Slot): void {

@@ -2,17 +2,20 @@ import assert from "node:assert/strict";
 import { setImmediate as turn } from "node:timers/promises";
 import { test } from "node:test";
 import type { MicroVmExit } from "../vmm/microvm.ts";
+import { POOL_KEEP_MS, POOL_SHRINK_MS } from "../wire/limits.ts";
 import type { BootedMicroVm } from "./booted.ts";
 import { MicroVmPool } from "./pool.ts";
+import type { PoolOptions, PoolRequest, Taken } from "./pool.ts";
+import type { ShelfKey } from "./shelf.ts";
 
 const EXIT: MicroVmExit = { cause: "killed", exitCode: null, signal: "SIGKILL", detail: "ended" };
+const MIB = 1024 * 1024;
 
-/** Stands in for booted microVMs: the pool only keeps them and ends them. */
+/** Stands in for microVMs: the pool only keeps them and ends them. */
 const yard = () => {
   const alive = new Set<BootedMicroVm>();
-  let boots = 0;
-  const boot = (memoryMib: number): Promise<BootedMicroVm> => {
-    boots += 1;
+  const made: string[] = [];
+  const one = (memoryMib: number, runtime: string | null): BootedMicroVm => {
     const exited = Promise.withResolvers<MicroVmExit>();
     const kill = (): Promise<MicroVmExit> => {
       alive.delete(booted);
@@ -21,100 +24,187 @@ const yard = () => {
     };
     const booted = {
       memoryMib,
-      bootMs: 10,
-      vm: { exited: exited.promise, kill },
+      runtime,
+      vm: {
+        exited: exited.promise,
+        kill,
+        stats: () => Promise.resolve({ memoryBytes: (runtime === null ? 8 : 64) * MIB }),
+      },
       [Symbol.asyncDispose]: async () => void (await kill()),
     } as unknown as BootedMicroVm;
     alive.add(booted);
-    return Promise.resolve(booted);
+    return booted;
   };
-  return { alive, boot, boots: () => boots };
-};
-
-const settled = async (): Promise<void> => {
-  for (let turns = 0; turns < 5; turns += 1) await turn();
-};
-
-test("a size in demand is kept at the floor, each size for itself", async () => {
-  const { boot, alive } = yard();
-  await using pool = new MicroVmPool({ boot, floor: 2 });
-  const first = await pool.take(192);
-  assert.equal(first.hit, false);
-  await settled();
-  assert.equal(pool.ready, 2);
-  assert.equal((await pool.take(192)).hit, true);
-  assert.equal((await pool.take(1024)).hit, false);
-  await settled();
-  assert.equal(pool.ready, 4);
-  assert.equal(alive.size, 3 + 4);
-});
-
-test("demand raises what is kept: twice what is on its way", async () => {
+  const make = ({ memoryMib, runtime }: ShelfKey): Promise<BootedMicroVm> => {
+    made.push(`made ${memoryMib} ${runtime ?? "bare"}`);
+    return Promise.resolve(one(memoryMib, runtime));
+  };
+  const boot = (memoryMib: number, images: readonly string[]): Promise<BootedMicroVm> => {
+    made.push(`booted ${memoryMib} ${images.join(" ")}`);
+    return Promise.resolve(one(memoryMib, null));
+  };
   const clock = { nowMs: 0 };
-  const { boot } = yard();
-  await using pool = new MicroVmPool({ boot, floor: 1, nowMs: () => clock.nowMs });
-  for (let taken = 0; taken < 2_000; taken += 1) await pool.take(192);
-  await settled();
-  // 200 a second, about 10 to 20 ms each: λ·W is 2 to 4.
-  assert.ok(pool.ready >= 4 && pool.ready <= 8, `${pool.ready} ready`);
+  const pool = (options: Partial<PoolOptions> = {}): MicroVmPool =>
+    new MicroVmPool({ make, boot, nowMs: () => clock.nowMs, ...options });
+  return { alive, made, make, clock, pool };
+};
+
+const ofSize = (memoryMib: number): PoolRequest => ({ memoryMib, runtime: null, images: ["code"] });
+const ofRuntime = (runtime: string, memoryMib = 192): PoolRequest => ({ memoryMib, runtime, images: ["code"] });
+
+const idle = async (): Promise<void> => {
+  for (let turns = 0; turns < 20; turns += 1) await turn();
+};
+
+/** Takes one and is done with it at once, so that the pool refills. */
+const use = async (pool: MicroVmPool, request: PoolRequest): Promise<Taken> => {
+  const taken = await pool.take(request);
+  taken.settled();
+  await idle();
+  return taken;
+};
+
+test("what is in demand is kept at the floor, each size and runtime for itself", async () => {
+  const { alive, pool } = yard();
+  await using kept = pool({ floor: 2 });
+  assert.equal((await use(kept, ofSize(192))).result, "none");
+  assert.deepEqual(kept.ready, { bare: 2, prepared: 0 });
+  assert.equal((await use(kept, ofSize(192))).result, "bare");
+  assert.equal((await use(kept, ofSize(1024))).result, "none");
+  // Nothing of its own is there yet, but a booted microVM of its size.
+  assert.equal((await use(kept, ofRuntime("a"))).result, "bare");
+  const { booted, result } = await use(kept, ofRuntime("a"));
+  assert.equal(result, "prepared");
+  assert.equal(booted.runtime, "a");
+  assert.equal((await use(kept, ofRuntime("b", 1024))).result, "bare");
+  assert.deepEqual(kept.ready, { bare: 4, prepared: 4 });
+  assert.equal(alive.size, 8 + 6);
 });
 
-test("all sizes together stay under the maximum", async () => {
-  const { boot } = yard();
-  await using pool = new MicroVmPool({ boot, floor: 2, max: 3 });
-  for (const memoryMib of [192, 256, 512, 1024]) pool.warm(memoryMib);
-  await settled();
-  assert.equal(pool.ready, 3);
+test("nothing is made while somebody who took one is not served yet", async () => {
+  const { made, pool } = yard();
+  await using kept = pool({ floor: 1 });
+  const first = await kept.take(ofSize(192));
+  const second = await kept.take(ofSize(192));
+  await idle();
+  assert.deepEqual(made, ["booted 192 code", "booted 192 code"]);
+  first.settled();
+  first.settled();
+  await idle();
+  assert.deepEqual(kept.ready, { bare: 1, prepared: 0 });
+  second.settled();
 });
 
-test("a floor of 0 boots nothing ahead", async () => {
-  const { boot, boots } = yard();
-  await using pool = new MicroVmPool({ boot, floor: 0 });
-  pool.warm(192);
-  await pool.take(192);
-  await settled();
-  assert.equal(boots(), 1);
+test("who finds nothing ready gets what is on its way", async () => {
+  const { make, made, pool } = yard();
+  const gate = Promise.withResolvers<void>();
+  await using kept = pool({ floor: 1, make: async (key) => (await gate.promise, make(key)) });
+  kept.expect({ memoryMib: 192, runtime: "a" });
+  const first = kept.take(ofRuntime("a"));
+  // That one has its taker already.
+  assert.equal((await kept.take(ofRuntime("a"))).result, "none");
+  gate.resolve();
+  assert.equal((await first).result, "prepared");
+  assert.deepEqual(made, ["booted 192 code", "made 192 a"]);
+});
+
+test("demand raises what is kept, and it shrinks and goes when the demand is over", async () => {
+  const { clock, make, pool } = yard();
+  const slowly = async (key: ShelfKey): Promise<BootedMicroVm> => {
+    clock.nowMs += 20;
+    return make(key);
+  };
+  await using kept = pool({ floor: 1, make: slowly });
+  for (let taken = 0; taken < 600; taken += 1) await use(kept, ofSize(192));
+  // One every 20 ms, and each takes as long: λ·W is about 1.
+  const { bare } = kept.ready;
+  assert.ok(bare > 1 && bare < 5, `${bare} ready`);
+  clock.nowMs += POOL_SHRINK_MS + 1;
+  kept.sweep();
+  assert.equal(kept.ready.bare, 1);
+  clock.nowMs += POOL_KEEP_MS + 1;
+  kept.sweep();
+  assert.equal(kept.ready.bare, 0);
+});
+
+test("all together stay under the maximum, and what is asked for pushes out what is not", async () => {
+  const { clock, pool } = yard();
+  await using kept = pool({ floor: 2, max: 3 });
+  for (const memoryMib of [192, 256, 512]) {
+    clock.nowMs += 1;
+    kept.expect({ memoryMib, runtime: null });
+    await idle();
+  }
+  assert.equal(kept.ready.bare, 3);
+  assert.equal((await use(kept, ofSize(512))).result, "bare");
+  assert.equal((await use(kept, ofSize(512))).result, "bare");
+});
+
+test("memory bounds it too", async () => {
+  const { pool } = yard();
+  await using kept = pool({ floor: 8, memoryBytesMax: 200 * MIB });
+  kept.expect({ memoryMib: 192, runtime: "a" });
+  await idle();
+  assert.deepEqual(kept.ready, { bare: 0, prepared: 3 });
+});
+
+test("when memory is short those that take most go first", async () => {
+  const { pool } = yard();
+  await using kept = pool({ floor: 2 });
+  kept.expect({ memoryMib: 192, runtime: null });
+  kept.expect({ memoryMib: 192, runtime: "a" });
+  await idle();
+  assert.equal(kept.shed(3), 3);
+  assert.deepEqual(kept.ready, { bare: 1, prepared: 0 });
+});
+
+test("a floor of 0 makes nothing ahead", async () => {
+  const { made, pool } = yard();
+  await using kept = pool({ floor: 0 });
+  kept.expect({ memoryMib: 192, runtime: null });
+  await use(kept, ofSize(192));
+  assert.deepEqual(made, ["booted 192 code"]);
 });
 
 test("a microVM that dies in the pool is never given out", async () => {
-  const { boot, alive } = yard();
-  await using pool = new MicroVmPool({ boot, floor: 1 });
-  pool.warm(192);
-  await settled();
+  const { alive, pool } = yard();
+  await using kept = pool({ floor: 1 });
+  kept.expect({ memoryMib: 192, runtime: null });
+  await idle();
   const [standing] = alive;
   await standing?.vm.kill("from outside");
-  await settled();
-  const { booted, hit } = await pool.take(192);
-  assert.equal(hit, false);
+  await idle();
+  const { booted, result } = await kept.take(ofSize(192));
+  assert.equal(result, "none");
   assert.notEqual(booted, standing);
 });
 
-test("closing ends everything in it, also what is still booting", async () => {
-  const { boot, alive } = yard();
+test("closing ends everything in it, also what is still being made", async () => {
+  const { alive, make, pool } = yard();
   const gate = Promise.withResolvers<void>();
-  const pool = new MicroVmPool({ boot: async (memoryMib) => (await gate.promise, boot(memoryMib)), floor: 3 });
-  pool.warm(192);
-  const closed = pool[Symbol.asyncDispose]();
+  const kept = pool({ floor: 3, make: async (key) => (await gate.promise, make(key)) });
+  kept.expect({ memoryMib: 192, runtime: null });
+  const closed = kept[Symbol.asyncDispose]();
   gate.resolve();
   await closed;
-  await settled();
+  await idle();
   assert.equal(alive.size, 0);
 });
 
-test("what cannot be booted is told, and does not stop the pool", async () => {
+test("what cannot be made is told, and does not stop the pool", async () => {
   const errors: unknown[] = [];
-  const { boot } = yard();
+  const { make, pool } = yard();
   let fail = true;
-  await using pool = new MicroVmPool({
-    boot: (memoryMib) => (fail ? Promise.reject(new Error("no memory")) : boot(memoryMib)),
+  await using kept = pool({
     floor: 1,
+    make: (key) => (fail ? Promise.reject(new Error("no memory")) : make(key)),
     onError: (error) => errors.push(error),
   });
-  pool.warm(192);
-  await settled();
+  kept.expect({ memoryMib: 192, runtime: "a" });
+  // Whoever waited for it is served all the same.
+  assert.equal((await kept.take(ofRuntime("a"))).result, "none");
   assert.equal(errors.length, 1);
   fail = false;
-  await pool.take(192);
-  await settled();
-  assert.equal(pool.ready, 1);
+  await use(kept, ofRuntime("a"));
+  assert.equal(kept.ready.prepared, 1);
 });

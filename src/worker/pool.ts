@@ -1,77 +1,126 @@
-import { POOL_DEMAND_MS, POOL_FLOOR, POOL_MAX } from "../wire/limits.ts";
+import { availableParallelism } from "node:os";
+import { POOL_FLOOR, POOL_MAX, POOL_REFILL_MS_MAX, POOL_SWEEP_MS } from "../wire/limits.ts";
 import type { BootedMicroVm } from "./booted.ts";
+import { Shelf } from "./shelf.ts";
+import type { Making, ShelfKey } from "./shelf.ts";
+
+const MIB = 1024 * 1024;
+/** Before anything was measured: a boot, and a boot with the start of a runtime. */
+const GUESS_BARE = { makeMs: 20, bytesEach: 12 * MIB };
+const GUESS_PREPARED = { makeMs: 150, bytesEach: 64 * MIB };
 
 export interface PoolOptions {
-  /** Boots one microVM of so much memory. */
-  readonly boot: (memoryMib: number) => Promise<BootedMicroVm>;
-  /** Kept ready of every size that is in demand; 0 turns the pool off. */
+  /** Boots a microVM, and starts its runtime where the shelf wants one. */
+  readonly make: (key: ShelfKey) => Promise<BootedMicroVm>;
+  /** Boots one for a request that found nothing, with the images it is going to need. */
+  readonly boot: (memoryMib: number, images: readonly string[]) => Promise<BootedMicroVm>;
+  /** Kept ready of every kind that is in demand; 0 turns the pool off. */
   readonly floor?: number;
   readonly max?: number;
+  /** Host memory of all that stand ready together, in bytes. */
+  readonly memoryBytesMax?: number;
   readonly nowMs?: () => number;
   readonly onError?: (error: unknown) => void;
 }
 
-/** MicroVMs of one size. */
-interface Shelf {
-  readonly ready: BootedMicroVm[];
-  booting: number;
-  /** Unix ms of the takes within the last POOL_DEMAND_MS. */
-  takenAtMs: number[];
-  /** Mean time to boot, ms, as last seen. */
-  bootMs: number;
+/** What somebody needs a microVM for. */
+export interface PoolRequest {
+  readonly memoryMib: number;
+  /** A runtime of which one that was started ahead would do; null when none would. */
+  readonly runtime: string | null;
+  /** Host paths of all images that will be attached. */
+  readonly images: readonly string[];
+}
+
+/** What the microVM had ready: its runtime, itself, or nothing. */
+export type PoolResult = "prepared" | "bare" | "none";
+
+/** A microVM that is the taker's from here on. */
+export interface Taken {
+  readonly booted: BootedMicroVm;
+  readonly result: PoolResult;
+  /** To be called when its first work is done, or it ended: what replaces it is made then and not before. */
+  settled(): void;
 }
 
 /**
- * MicroVMs booted before they are needed. How many follows the demand by Little's law: with λ takes a second and
- * W seconds to boot one, λ·W are on their way at any time; twice that are kept ready, at least `floor` of every
- * size asked for lately, at most `max` together. Owns what stands in it.
+ * MicroVMs made before they are needed, on shelves by size and runtime (shelf.ts says how many). What was taken is made
+ * anew when its taker is served, because making takes CPU from it. At most `max`, and `memoryBytesMax`, on all shelves
+ * together: the shelf that nobody has asked for longest gives way. Owns what stands in it.
  */
 export class MicroVmPool implements AsyncDisposable {
   readonly #options: PoolOptions;
   readonly #floor: number;
   readonly #max: number;
+  readonly #memoryBytesMax: number;
   readonly #nowMs: () => number;
-  readonly #shelves: Map<number, Shelf> = new Map();
-  readonly #boots: Set<Promise<void>> = new Set();
+  readonly #shelves: Map<string, Shelf> = new Map();
+  readonly #makes: Set<Promise<unknown>> = new Set();
+  readonly #makesMax: number = availableParallelism();
+  readonly #sweep: NodeJS.Timeout;
+  /** Taken and not settled yet. */
+  #held = 0;
   #closed = false;
 
   constructor(options: PoolOptions) {
     this.#options = options;
     this.#floor = options.floor ?? POOL_FLOOR;
     this.#max = options.max ?? POOL_MAX;
+    this.#memoryBytesMax = options.memoryBytesMax ?? Number.MAX_SAFE_INTEGER;
     this.#nowMs = options.nowMs ?? Date.now;
+    this.#sweep = setInterval(() => this.sweep(), POOL_SWEEP_MS);
+    this.#sweep.unref();
   }
 
-  get ready(): number {
-    let count = 0;
-    for (const shelf of this.#shelves.values()) count += shelf.ready.length;
-    return count;
+  /** How many stand ready, by what they have ready. */
+  get ready(): Readonly<Record<"bare" | "prepared", number>> {
+    const counts = { bare: 0, prepared: 0 };
+    for (const { key, ready } of this.#shelves.values()) counts[kindOf(key)] += ready.length;
+    return counts;
   }
 
-  /** Makes `memoryMib` a size in demand, so that the floor of it is booted. */
-  warm(memoryMib: number): void {
-    this.#fill(memoryMib, this.#shelf(memoryMib));
+  /** Lets the pool know that one of these may be wanted soon, so that the floor of it is made. */
+  expect(key: ShelfKey): void {
+    this.#shelf(key).expect(this.#nowMs());
+    this.#fill();
   }
 
-  /** A booted microVM, from the pool (`hit`) or booted now. It is the caller's from here on. */
-  async take(memoryMib: number): Promise<{ readonly booted: BootedMicroVm; readonly hit: boolean }> {
-    const shelf = this.#shelf(memoryMib);
-    const nowMs = this.#nowMs();
-    shelf.takenAtMs = [...shelf.takenAtMs.filter((atMs) => nowMs - atMs < POOL_DEMAND_MS), nowMs];
-    const ready = shelf.ready.shift();
-    // Refilled after this invocation has got its start: booting takes CPU from it.
-    setImmediate(() => this.#fill(memoryMib, shelf));
-    if (ready !== undefined) return { booted: ready, hit: true };
-    return { booted: await this.#options.boot(memoryMib), hit: false };
-  }
-
-  /** Ends up to `count` ready microVMs: memory is short. Returns how many. */
-  shed(count: number): number {
-    let ended = 0;
-    for (const shelf of this.#shelves.values()) {
-      while (ended < count) {
+  /**
+   * The best that there is for a request: one whose runtime waits, one that is booted, one that is on its way to either,
+   * or one that is booted now. Rejects with what `boot` rejects with.
+   */
+  async take(request: PoolRequest): Promise<Taken> {
+    const { memoryMib, runtime, images } = request;
+    const bare = this.#shelf({ memoryMib, runtime: null });
+    const shelves = runtime === null ? [bare] : [this.#shelf({ memoryMib, runtime }), bare];
+    shelves[0]?.asked(this.#nowMs());
+    const settled = this.#hold();
+    try {
+      for (const shelf of shelves) {
         const booted = shelf.ready.shift();
-        if (booted === undefined) break;
+        if (booted !== undefined) return { booted, result: kindOf(shelf.key), settled };
+      }
+      // What is on its way will be here before what begins now.
+      for (const shelf of shelves) {
+        const [making] = shelf.unclaimed;
+        if (making === undefined) continue;
+        making.claimed = true;
+        const booted = await making.made;
+        if (booted !== null) return { booted, result: kindOf(shelf.key), settled };
+      }
+      return { booted: await this.#options.boot(memoryMib, images), result: "none", settled };
+    } catch (error) {
+      settled();
+      throw error;
+    }
+  }
+
+  /** Ends up to `count` ready microVMs, those that take most first: memory is short. Returns how many. */
+  shed(count: number): number {
+    const shelves = [...this.#shelves.values()].sort((a, b) => b.bytesEach - a.bytesEach);
+    let ended = 0;
+    for (const shelf of shelves) {
+      for (const booted of shelf.ready.splice(0, count - ended)) {
         ended += 1;
         void booted.vm.kill("the host is short of memory");
       }
@@ -79,61 +128,108 @@ export class MicroVmPool implements AsyncDisposable {
     return ended;
   }
 
+  /** Ends what is not wanted any more, and makes what is missing. Called by itself every POOL_SWEEP_MS. */
+  sweep(): void {
+    const nowMs = this.#nowMs();
+    for (const [name, shelf] of this.#shelves) {
+      for (const booted of shelf.surplus(nowMs, this.#floor)) void booted.vm.kill("nobody asks for it any more");
+      if (shelf.target(nowMs, this.#floor) === 0 && shelf.standing === 0) this.#shelves.delete(name);
+    }
+    if (this.#held === 0) this.#fill();
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    await Promise.all(this.#boots);
+    clearInterval(this.#sweep);
+    await Promise.all(this.#makes);
     const all = [...this.#shelves.values()].flatMap((shelf) => shelf.ready.splice(0));
     await Promise.all(all.map((booted) => booted[Symbol.asyncDispose]()));
   }
 
-  /** Ready or on the way, of all sizes. */
-  get #standing(): number {
-    let count = 0;
-    for (const shelf of this.#shelves.values()) count += shelf.ready.length + shelf.booting;
-    return count;
-  }
-
-  #shelf(memoryMib: number): Shelf {
-    let shelf = this.#shelves.get(memoryMib);
+  #shelf(key: ShelfKey): Shelf {
+    const name = `${key.memoryMib} ${key.runtime ?? ""}`;
+    let shelf = this.#shelves.get(name);
     if (shelf === undefined) {
-      shelf = { ready: [], booting: 0, takenAtMs: [], bootMs: 20 };
-      this.#shelves.set(memoryMib, shelf);
+      shelf = new Shelf(key, this.#nowMs(), key.runtime === null ? GUESS_BARE : GUESS_PREPARED);
+      this.#shelves.set(name, shelf);
     }
     return shelf;
   }
 
-  #target(shelf: Shelf): number {
-    if (this.#floor === 0) return 0;
-    const perSecond = shelf.takenAtMs.length / (POOL_DEMAND_MS / 1000);
-    return Math.max(this.#floor, Math.ceil(2 * perSecond * (shelf.bootMs / 1000)));
+  /** Somebody has one, and is served best when nothing else is made meanwhile. Not for ever, though. */
+  #hold(): () => void {
+    this.#held += 1;
+    let isHeld = true;
+    const settled = (): void => {
+      if (!isHeld) return;
+      isHeld = false;
+      clearTimeout(timer);
+      this.#held -= 1;
+      this.#fill();
+    };
+    const timer = setTimeout(settled, POOL_REFILL_MS_MAX);
+    return settled;
   }
 
-  #fill(memoryMib: number, shelf: Shelf): void {
-    const target = this.#target(shelf);
-    while (!this.#closed && shelf.ready.length + shelf.booting < target && this.#standing < this.#max) {
-      shelf.booting += 1;
-      const boot = this.#boot(memoryMib, shelf).finally(() => this.#boots.delete(boot));
-      this.#boots.add(boot);
+  #fill(): void {
+    if (this.#closed) return;
+    const nowMs = this.#nowMs();
+    while (this.#makes.size < this.#makesMax) {
+      // The emptiest first, in relation to what it should have.
+      const [emptiest] = [...this.#shelves.values()]
+        .map((shelf) => ({ shelf, share: shelf.standing / shelf.target(nowMs, this.#floor) }))
+        .filter(({ share }) => share < 1)
+        .sort((a, b) => a.share - b.share);
+      if (emptiest === undefined || !this.#hasRoom(emptiest.shelf)) return;
+      this.#make(emptiest.shelf);
     }
   }
 
-  async #boot(memoryMib: number, shelf: Shelf): Promise<void> {
-    try {
-      const booted = await this.#options.boot(memoryMib);
-      shelf.bootMs = (shelf.bootMs * 3 + booted.bootMs) / 4;
-      if (this.#closed) {
-        await booted[Symbol.asyncDispose]();
-        return;
-      }
-      shelf.ready.push(booted);
-      void booted.vm.exited.then(() => {
-        const index = shelf.ready.indexOf(booted);
-        if (index !== -1) shelf.ready.splice(index, 1);
-      });
-    } catch (error) {
+  /** Whether one more may stand on this shelf; one that was asked for less lately gives way. */
+  #hasRoom(wanting: Shelf): boolean {
+    const shelves = [...this.#shelves.values()];
+    const count = shelves.reduce((sum, shelf) => sum + shelf.standing, 0);
+    const bytes = shelves.reduce((sum, shelf) => sum + shelf.standing * shelf.bytesEach, 0);
+    if (count < this.#max && bytes + wanting.bytesEach <= this.#memoryBytesMax) return true;
+    const [oldest] = shelves
+      .filter((shelf) => shelf.ready.length > 0 && shelf.askedAtMs < wanting.askedAtMs)
+      .sort((a, b) => a.askedAtMs - b.askedAtMs);
+    void oldest?.ready.shift()?.vm.kill("the pool needs its place");
+    // Its memory is free only later; the next round sees.
+    return oldest !== undefined && bytes + wanting.bytesEach - oldest.bytesEach <= this.#memoryBytesMax;
+  }
+
+  #make(shelf: Shelf): void {
+    const startedAtMs = this.#nowMs();
+    const made = this.#options.make(shelf.key).catch((error: unknown) => {
       this.#options.onError?.(error);
-    } finally {
-      shelf.booting -= 1;
-    }
+      return null;
+    });
+    const making: Making = { made, claimed: false };
+    shelf.making.add(making);
+    const work = made.then((booted) => {
+      shelf.making.delete(making);
+      this.#makes.delete(work);
+      // A failure is not repeated at once: the next sweep is soon enough.
+      if (booted === null) return;
+      shelf.learn(this.#nowMs() - startedAtMs);
+      if (!making.claimed) this.#place(shelf, booted);
+      if (this.#held === 0) this.#fill();
+    });
+    this.#makes.add(work);
+  }
+
+  #place(shelf: Shelf, booted: BootedMicroVm): void {
+    shelf.ready.push(booted);
+    booted.vm.stats().then(
+      ({ memoryBytes }) => (shelf.bytesEach = memoryBytes),
+      () => {},
+    );
+    void booted.vm.exited.then(() => {
+      const index = shelf.ready.indexOf(booted);
+      if (index !== -1) shelf.ready.splice(index, 1);
+    });
   }
 }
+
+const kindOf = (key: ShelfKey): "bare" | "prepared" => (key.runtime === null ? "bare" : "prepared");

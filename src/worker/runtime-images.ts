@@ -54,6 +54,7 @@ const runtimeImage = (
     drives: entry.file === undefined ? [] : [join(directory, entry.file)],
     argv: runtime.argv,
     environment: runtime.environment,
+    readAtStart: runtime.readAtStart ?? null,
     version: runtime.versionText,
     versionArn: `arn:aws:lambda:${region}::runtime:${digest}`,
   };

@@ -71,7 +71,14 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
       return Promise.resolve({ cause: "killed", exitCode: null, signal: null, detail } satisfies MicroVmExit);
     },
   };
-  const booted = { vm, link: new ShimLink(stream), memoryMib: 192, bootMs: 8 } as unknown as BootedMicroVm;
+  const booted = {
+    vm,
+    link: new ShimLink(stream),
+    memoryMib: 192,
+    bootMs: 8,
+    drives: new Map(),
+    runtime: null,
+  } as unknown as BootedMicroVm;
   const lines: string[] = [];
   const states: string[] = [];
   const slot = new Slot(
@@ -81,8 +88,15 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
       workerId: "w",
       nowMs: () => 1_700_000_000_000,
       metrics: createMetrics(),
-      microVm: () => Promise.resolve(booted),
-      runtime: () => ({ drives: [], argv: ["/var/task/bootstrap"], environment: {}, version: "v", versionArn: "arn" }),
+      microVm: () => Promise.resolve({ booted, result: "bare", settled: () => {} }),
+      runtime: () => ({
+        drives: [],
+        argv: ["/var/task/bootstrap"],
+        environment: {},
+        readAtStart: null,
+        version: "v",
+        versionArn: "arn",
+      }),
       image: () => Promise.resolve("/code.erofs"),
       logSink: () => ({ write: ({ text }) => lines.push(text), flush: () => {} }),
       changed: (changed) => states.push(changed.info.state),

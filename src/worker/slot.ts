@@ -12,12 +12,13 @@ import { ConfigureField, FailureOutcome, FromShim, ReadyField, ToShim } from "..
 import type { Field, Frame } from "../wire/shim-protocol.ts";
 import type { SlotInfo } from "../wire/slot.ts";
 import type { BootedMicroVm } from "./booted.ts";
-import { functionEnvironment } from "./environment.ts";
+import { fitsPrepared, functionEnvironment } from "./environment.ts";
 import { failureTexts, readFailure } from "./failure.ts";
 import type { Failure } from "./failure.ts";
 import { Freezer } from "./freezer.ts";
 import { GuestProtocolError, InvocationFrames, invokeFields } from "./invocation.ts";
 import type { Done, ResponseSink } from "./invocation.ts";
+import type { Taken } from "./pool.ts";
 import { SlotLog } from "./slot-log.ts";
 import { SlotStateMachine } from "./slot-state.ts";
 
@@ -28,6 +29,8 @@ export interface RuntimeImage {
   /** Command line. */
   readonly argv: readonly string[];
   readonly environment: Readonly<Record<string, string>>;
+  /** Variables that the runtime reads only as it starts; null where it cannot be started before its function is known. */
+  readonly readAtStart: RegExp | null;
   /** For the INIT_START line. */
   readonly version: string;
   readonly versionArn: string;
@@ -38,8 +41,8 @@ export interface SlotServices {
   readonly workerId: string;
   readonly nowMs: () => number;
   readonly metrics: Metrics;
-  /** A booted microVM for so much function memory: from here on the slot's. */
-  readonly microVm: (memoryMb: number) => Promise<BootedMicroVm>;
+  /** A microVM for a function that is going to need these images (host paths): from here on the slot's. */
+  readonly microVm: (spec: FunctionSpec, images: readonly string[]) => Promise<Taken>;
   readonly runtime: (name: string, region: string) => RuntimeImage;
   /** Host path of a code or layer image. Throws `ServiceError` when it is gone. */
   readonly image: (digest: string) => Promise<string>;
@@ -64,6 +67,10 @@ interface GuestDrives {
   readonly layers: readonly GuestDevice[];
 }
 
+/** Whether a runtime that was started before its function was known can become this one's. */
+export const mayTakePrepared = (spec: FunctionSpec, { environment, readAtStart }: RuntimeImage): boolean =>
+  readAtStart !== null && fitsPrepared(spec, environment, readAtStart);
+
 /** One microVM, one function version, one invocation at a time. Owns its microVM. */
 export class Slot {
   readonly id: string;
@@ -74,7 +81,7 @@ export class Slot {
   readonly #log: SlotLog;
   readonly #logStream: string;
   readonly #ready = Promise.withResolvers<void>();
-  #booted: BootedMicroVm | null = null;
+  #taken: Taken | null = null;
   #freezer: Freezer | null = null;
   #invocation: InvocationFrames | null = null;
   #invocations = 0;
@@ -114,17 +121,24 @@ export class Slot {
   /** Gets a microVM, attaches the code and starts the runtime. Never rejects: a failure ends the slot. */
   async start(): Promise<void> {
     try {
-      const [booted, drives] = await Promise.all([this.#services.microVm(this.spec.memoryMb), this.#drivePaths()]);
-      this.#booted = booted;
-      if (this.#state.state === "Dead") return void booted.vm.kill("its slot ended while it booted");
+      const images = await this.#images();
+      const taken = await this.#services.microVm(this.spec, [...images.root, images.code, ...images.layers]);
+      this.#taken = taken;
+      const { booted } = taken;
+      if (this.#state.state === "Dead") {
+        taken.settled();
+        return void booted.vm.kill("its slot ended while it booted");
+      }
       void booted.vm.exited.then((exit) => this.end(exit.detail));
       this.#freezer = new Freezer(booted.vm, (error) => this.#services.warn("a slot could not be frozen", error));
-      const attach = (path: string): Promise<GuestDevice> => booted.vm.attachDrive({ path, readOnly: true });
+      const attach = async (path: string): Promise<GuestDevice> =>
+        booted.drives.get(path) ?? (await booted.vm.attachDrive({ path, readOnly: true }));
       const [root, code, scratch, layers] = await Promise.all([
-        Promise.all(drives.root.map(attach)),
-        attach(drives.code),
+        // A microVM whose runtime was started has them in their place.
+        Promise.all(booted.runtime === null ? images.root.map(attach) : []),
+        attach(images.code),
         booted.vm.attachScratch(this.spec.ephemeralMb),
-        Promise.all(drives.layers.map(attach)),
+        Promise.all(images.layers.map(attach)),
       ]);
       booted.link.own({ frame: (frame) => this.#frame(frame), closed: (detail) => void this.end(detail) });
       this.#logInitStart();
@@ -202,6 +216,10 @@ export class Slot {
     return this.#endReason;
   }
 
+  get #booted(): BootedMicroVm | null {
+    return this.#taken?.booted ?? null;
+  }
+
   private get booted(): BootedMicroVm {
     if (this.#booted === null) throw serviceFailure(`slot ${this.id} has no microVM yet`);
     return this.#booted;
@@ -215,10 +233,11 @@ export class Slot {
     this.#log.flush();
     this.#ready.reject(gone);
     this.#invocation?.abort(gone);
-    if (this.#booted !== null) await this.#booted.vm.kill(reason);
+    this.#taken?.settled();
+    await this.#booted?.vm.kill(reason);
   }
 
-  async #drivePaths(): Promise<{ root: readonly string[]; code: string; layers: readonly string[] }> {
+  async #images(): Promise<{ root: readonly string[]; code: string; layers: readonly string[] }> {
     const [code, ...layers] = await Promise.all([this.spec.code, ...this.spec.layers].map(this.#services.image));
     if (code === undefined) throw serviceFailure("a function without code");
     return { root: this.#services.runtime(this.spec.runtime, this.spec.region).drives, code, layers };
@@ -248,6 +267,7 @@ export class Slot {
       [ConfigureField.AccountId, this.spec.accountId],
       [ConfigureField.OpenFilesMax, OPEN_FILES_MAX],
       [ConfigureField.UnixTimeUs, this.#services.nowMs() * 1000],
+      [ConfigureField.TakePrepared, mayTakePrepared(this.spec, runtime) ? 1 : 0],
     ];
   }
 
@@ -347,6 +367,7 @@ export class Slot {
   }
 
   #afterInvocation(): void {
+    this.#taken?.settled();
     if (this.#state.state === "Dead") return;
     if (this.spec.reuse === "never") {
       void this.end("once");

@@ -146,6 +146,12 @@ export class ShimDriver {
     return { frame, reader: decodeFields(frame.payload), log };
   }
 
+  /** Prepares a runtime and waits until it waits. */
+  async prepare(fields: readonly Field[]): Promise<void> {
+    this.send(ToShim.Prepare, fields);
+    await this.until([FromShim.Prepared]);
+  }
+
   /** Sends an Invoke and its payload. */
   begin(event: string | Uint8Array, options: InvokeOptions = {}): string {
     const requestId = randomUUID();

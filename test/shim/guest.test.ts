@@ -329,6 +329,41 @@ describe("drives", () => {
     assert.equal((await guest.driver.invoke("cat /opt/b.txt")).body.toString(), "1");
   });
 
+  test("a runtime that was started before the function's part was mounted sees all of it", async () => {
+    const layer = images.imageOf("layer-late", { "a.txt": "layer" });
+    const root = images.imageOf("root-early", { "var/runtime/bootstrap": null });
+    await using guest = await ShimGuest.boot(images, `shim-${++count}`, [images.code, root, layer]);
+    const runtime: Field = [ConfigureField.Argument, "/var/runtime/bootstrap"];
+    await guest.driver.prepare([
+      runtime,
+      [ConfigureField.RootDrive, guest.vm.deviceOf(2)],
+      [ConfigureField.Environment, "HEARTH_PREPARED=1"],
+      [ConfigureField.PidsMax, 64],
+    ]);
+    const { frame } = await guest.driver.configure([
+      ...guest.fields().filter(([key]) => key !== ConfigureField.Argument),
+      runtime,
+      [ConfigureField.LayerDrive, guest.vm.deviceOf(3)],
+      [ConfigureField.TakePrepared, 1],
+    ]);
+    assert.equal(frame.type, FromShim.Ready);
+    const text = (await guest.driver.invoke("who")).body.toString();
+    // The same as of a runtime that is started for its function ("shows the function Lambda's world").
+    assert.match(
+      text,
+      /^uid 993 gid 993 groups 0 cwd \/var\/task tmp 1777 pids 1 files 1024 stdout 0 shm 0 vsock 97 uring 38 userns 28 root-write 30 sysctl (13|30) sysrq (2|13) kmsg (2|13) ubd 2 init 1 /,
+    );
+    assert.match(text, /CapPrm: 0000000000000000;.*NoNewPrivs: 1; env hello$/);
+    assert.equal((await guest.driver.invoke("cat /opt/a.txt")).body.toString(), "layer");
+    const pid = (await guest.driver.invoke("pid")).body.toString();
+    const { failure, done } = await guest.driver.invoke(`memory ${200 * MIB}`);
+    assert.equal(failure?.outcome, FailureOutcome.OutOfMemory);
+    const limit = done.number(DoneField.MemoryBytesPeak) ?? 0;
+    assert.ok(limit > 120 * MIB && limit <= 128 * MIB, `${limit} bytes`);
+    assert.notEqual((await guest.driver.invoke("pid")).body.toString(), pid);
+    assert.equal((await guest.driver.invoke("cat /opt/a.txt")).body.toString(), "layer");
+  });
+
   test("a drive attached to the running guest is found", async () => {
     await using guest = await ShimGuest.boot(images, `shim-${++count}`, []);
     const device = await guest.vm.attachDrive(images.code);

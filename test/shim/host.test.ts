@@ -124,6 +124,87 @@ describe("connections", () => {
   });
 });
 
+describe("a runtime that is started ahead", () => {
+  const AHEAD = [ConfigureField.Environment, "HEARTH_PREPARED=1"] as const;
+  const TAKE = [ConfigureField.TakePrepared, 1] as const;
+  const MINE = [ConfigureField.Environment, "MINE=of the function"] as const;
+
+  test("becomes the function's, with its environment, or is started anew", async () => {
+    for (const taken of [1, 0]) {
+      await using shim = await HostShim.start(programs);
+      await shim.driver.prepare(shim.fields([AHEAD]));
+      const init = await shim.driver.configure(shim.fields([MINE, [ConfigureField.TakePrepared, taken]]));
+      assert.equal(init.frame.type, FromShim.Ready);
+      assert.equal((await shim.driver.invoke("env MINE")).body.toString(), "of the function");
+      assert.equal((await shim.driver.invoke("env HEARTH_PREPARED")).body.toString(), "-");
+      assert.equal((await shim.driver.invoke("ask")).body.toString(), "403");
+      const { body } = await shim.driver.invoke("pid");
+      // After an end it is started for the function, whichever way it began.
+      assert.equal((await shim.driver.invoke("exit 3")).failure?.exitCode, 3);
+      assert.equal((await shim.driver.invoke("env MINE")).body.toString(), "of the function");
+      assert.notEqual((await shim.driver.invoke("pid")).body.toString(), body.toString());
+    }
+  });
+
+  test("waits until the extensions have registered", async () => {
+    await using shim = await HostShim.start(programs, programs.opt(["extension-a"]));
+    await shim.driver.prepare(shim.fields([AHEAD]));
+    const init = await shim.driver.configure(shim.fields([MINE, TAKE]));
+    assert.equal(init.frame.type, FromShim.Ready);
+    assert.match(init.log, /extension-a registered 200/);
+    assert.match((await shim.driver.invoke("env MINE")).stdout, /extension-a got .*"INVOKE"/);
+  });
+
+  test("an init that fails is told as ever", async () => {
+    await using shim = await HostShim.start(programs);
+    await shim.driver.prepare(shim.fields([AHEAD]));
+    const init = await shim.driver.configure(shim.fields([TAKE, [ConfigureField.Environment, "INIT=error"]]));
+    assert.equal(init.frame.type, FromShim.InitFailed);
+    assert.equal(readFailure(init.reader)?.errorType, "Runtime.Broken");
+    await using later = await HostShim.start(programs);
+    await later.driver.prepare(later.fields([[ConfigureField.Environment, "HEARTH_PREPARED=exit-later"]]));
+    const exit = await later.driver.configure(later.fields([TAKE]));
+    assert.equal(readFailure(exit.reader)?.outcome, FailureOutcome.Exited);
+    assert.equal(readFailure(exit.reader)?.exitCode, 4);
+    assert.equal((await later.driver.invoke("env MINE")).body.toString(), "-");
+    await using slow = await HostShim.start(programs);
+    await slow.driver.prepare(slow.fields([AHEAD]));
+    const limit = [ConfigureField.InitTimeoutMs, 200] as const;
+    const late = await slow.driver.configure(slow.fields([TAKE, limit, [ConfigureField.Environment, "INIT=sleep"]]));
+    assert.equal(readFailure(late.reader)?.outcome, FailureOutcome.TimedOut);
+    const ms = (readFailure(late.reader)?.durationUs ?? 0) / 1000;
+    assert.ok(ms >= 200 && ms < 2000, `${ms} ms`);
+  });
+
+  test("its end before it has a function, and frames out of turn, are Faults", async () => {
+    const cases: readonly [RegExp, (shim: HostShim) => void][] = [
+      [
+        /prepared runtime (?:ended|does not wait)/,
+        (shim) => shim.driver.send(ToShim.Prepare, shim.fields([[ConfigureField.Environment, "HEARTH_PREPARED=exit"]])),
+      ],
+      [
+        /Prepare came too late/,
+        (shim) => {
+          shim.driver.send(ToShim.Prepare, shim.fields([AHEAD]));
+          shim.driver.send(ToShim.Prepare, shim.fields([AHEAD]));
+        },
+      ],
+      [
+        /Prepare came too late/,
+        (shim) => {
+          shim.driver.send(ToShim.Configure, shim.fields());
+          shim.driver.send(ToShim.Prepare, shim.fields([AHEAD]));
+        },
+      ],
+    ];
+    for (const [expected, act] of cases) {
+      await using shim = await HostShim.start(programs);
+      act(shim);
+      await assert.rejects(shim.driver.until([FromShim.Ready]), expected);
+    }
+  });
+});
+
 describe("extensions", () => {
   test("take part in init, invocation and shutdown", async () => {
     await using shim = await HostShim.start(programs, programs.opt(["extension-a", "extension-b"]));

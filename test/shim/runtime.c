@@ -11,11 +11,14 @@
  *   who                  answers with what it sees of the machine      file-write / file-read: /tmp/kept
  *   cat PATH             answers with a file           fill MIB        writes so much to /tmp/fill, and answers how much it
  *                                                      wrote and the errors of write, fsync and a read of it all
+ *   cat PATH             answers with a file           env NAME        with a variable
+ *   pid                  answers its process's id      ask             asks again which function it is
  *   wrong-id | twice     breaks the Runtime API's rules, and answers with the statuses it got
  *   connections N        opens so many more, and answers how many stayed open
  * As a program named extension-… it is an extension: prints its events; `extension-crash` exits at its first,
  * `extension-silent` never registers.
  * API_PORT in the environment says that this is no guest but a host: then what could harm it is refused.
+ * HEARTH_PREPARED in the environment: asks which function it is first. As "exit" it exits before, as "exit-later" when told.
  * INIT in the environment breaks the init: error | exit | sleep | once (error the first time, by a file in /tmp).
  */
 #define _GNU_SOURCE
@@ -278,6 +281,9 @@ static void obey(char *command) {
         int f = open(command + 4, O_RDONLY);
         respond_as(id, text, f < 0 ? 0 : (size_t)read(f, text, sizeof text));
     } else if (strcmp(word, "who") == 0) who();
+    else if (strcmp(word, "env") == 0) respond("%s", getenv(command + 4) == NULL ? "-" : getenv(command + 4));
+    else if (strcmp(word, "pid") == 0) respond("%d", getpid());
+    else if (strcmp(word, "ask") == 0) respond("%d", request("GET", "/hearth/function", "", "", 0));
     else if (strcmp(word, "head") == 0) respond_as(id, in, (size_t)(strstr(in, "\r\n\r\n") - in));
     else if (strcmp(word, "file-write") == 0) file(1);
     else if (strcmp(word, "file-read") == 0) file(0);
@@ -322,10 +328,27 @@ static _Noreturn void extension(const char *name) {
     }
 }
 
+/* Becomes the function that the shim names: its working directory, then its variables, each with a NUL. */
+static void be_told(const char *how) {
+    if (strcmp(how, "exit") == 0) exit(4);
+    char *body;
+    size_t length;
+    static const char ask[] = "GET /hearth/function HTTP/1.1\r\nHost: x\r\n\r\n";
+    put(fd, ask, sizeof ask - 1);
+    if (answer(fd, &body, &length) != 200) exit(94);
+    if (strcmp(how, "exit-later") == 0) exit(4);
+    char *told = malloc(length);
+    memcpy(told, body, length);
+    clearenv();
+    for (size_t at = strlen(told) + 1; at < length; at += strlen(told + at) + 1) putenv(told + at);
+    if (chdir(told) < 0) exit(95);
+}
+
 int main(int count, char **arguments) {
     const char *name = strrchr(arguments[0], '/');
     fd = dial();
     if (count > 0 && name != NULL && strncmp(name, "/extension-", 11) == 0) extension(name + 1);
+    if (getenv("HEARTH_PREPARED") != NULL) be_told(getenv("HEARTH_PREPARED"));
     init(getenv("INIT"));
     for (;;) {
         static const char next[] = "GET " API "invocation/next HTTP/1.1\r\nHost: x\r\n\r\n";

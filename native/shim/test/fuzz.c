@@ -202,9 +202,10 @@ static char request_id[64];
 uint64_t world_now_us(void) { return now_us; }
 uint64_t world_unix_us(void) { return now_us + 1000000000; }
 void world_set_unix_us(uint64_t unix_us) { (void)unix_us; }
-const char *world_mount(const struct configuration *configuration) {
+const char *world_mount_root(const struct configuration *configuration) {
     return configuration->argument_count > 0 && one_in(50) ? "mounting failed" : NULL;
 }
+const char *world_mount_function(const struct configuration *configuration) { return world_mount_root(configuration); }
 
 size_t world_list_extensions(char names[][EXTENSION_NAME_CHARS_MAX + 1]) {
     if (!one_in(3)) return 0;
@@ -253,13 +254,17 @@ void world_close(int connection, bool flush) {
 
 /* --- what the host must see ---------------------------------------------------------------------------------------------- */
 
-static bool wants_init, invoked, has_head, has_end;
+static bool wants_prepared, wants_init, invoked, has_head, has_end;
 /* How often each type came: a fuzzer that never gets to an answer proves nothing. */
 static unsigned long seen[256];
 
 static void expect_frame(const struct frame *frame) {
     seen[frame->type]++;
     switch (frame->type) {
+    case FROM_SHIM_PREPARED:
+        CHECK(wants_prepared && !wants_init && !invoked);
+        wants_prepared = false;
+        break;
     case FROM_SHIM_READY:
     case FROM_SHIM_INIT_FAILED:
         CHECK(wants_init && !invoked);
@@ -317,7 +322,8 @@ static void give_frames(void) {
     while (sandbox.fault == NULL && (size = frame_parse(copy + at, length - at, &frame)) > 0) {
         bool was_active = sandbox.invocation.active;
         enum phase was = sandbox.phase;
-        if (frame.type == TO_SHIM_CONFIGURE && was == PHASE_BOOTED) wants_init = true;
+        if (frame.type == TO_SHIM_PREPARE && was == PHASE_BOOTED) wants_prepared = true;
+        if (frame.type == TO_SHIM_CONFIGURE && (was == PHASE_BOOTED || was == PHASE_PREPARED)) wants_init = true;
         /* Set before: its end may come out at once. */
         bool may_invoke = was == PHASE_READY || was == PHASE_DOWN || (was == PHASE_ENDING && sandbox.ending == ENDING_IDLE);
         if (frame.type == TO_SHIM_INVOKE && !was_active && may_invoke) invoked = true;
@@ -328,8 +334,9 @@ static void give_frames(void) {
     outbox_init(&script, script_bytes);
 }
 
-static void host_configures(void) {
-    frame_begin(&script, TO_SHIM_CONFIGURE, 0);
+static void host_configures(uint8_t type) {
+    frame_begin(&script, type, 0);
+    frame_number(&script, CONFIGURE_TAKE_PREPARED, !one_in(3));
     frame_bytes(&script, CONFIGURE_ARGUMENT, "/var/task/bootstrap", 19);
     for (size_t i = below(4); i > 0; i--) frame_bytes(&script, CONFIGURE_ENVIRONMENT, one_in(2) ? "_A=b" : "C=d", 4);
     frame_bytes(&script, CONFIGURE_FUNCTION_NAME, "name\"\\\n", 7);
@@ -378,7 +385,8 @@ static size_t make_request(char *into, size_t capacity) {
                                         "Lambda-Extension-Name: extension-0\r\n", "Lambda-Extension-Name: inner\r\n"};
     const char *id = one_in(8) ? "other" : request_id;
     char path[256];
-    switch (below(10)) {
+    switch (below(sandbox.prepared && one_in(3) ? 11 : 10)) {
+    default: snprintf(path, sizeof path, "GET /hearth/function"); break;
     case 0:
     case 1:
     case 2: snprintf(path, sizeof path, "GET /2018-06-01/runtime/invocation/next"); break;
@@ -388,7 +396,7 @@ static size_t make_request(char *into, size_t capacity) {
     case 6: snprintf(path, sizeof path, one_in(4) ? "POST /2018-06-01/runtime/init/error" : "GET /2018-06-01/ping"); break;
     case 7: snprintf(path, sizeof path, "POST /2020-01-01/extension/register"); break;
     case 8: snprintf(path, sizeof path, "GET /2020-01-01/extension/event/next"); break;
-    default: snprintf(path, sizeof path, one_in(2) ? "POST /2020-01-01/extension/exit/error" : "PUT /2022-07-01/telemetry");
+    case 9: snprintf(path, sizeof path, one_in(2) ? "POST /2020-01-01/extension/exit/error" : "PUT /2022-07-01/telemetry");
     }
     char identifier[96] = "";
     if (sandbox.extension_count > 0 && one_in(2)) {
@@ -495,20 +503,23 @@ static void release_sandbox(void) {
     free(sandbox.invocation.event);
     free(sandbox.configuration.texts);
     memset(processes, 0, sizeof processes);
-    killed = wants_init = invoked = has_head = has_end = false;
+    killed = wants_prepared = wants_init = invoked = has_head = has_end = false;
 }
 
 static void fuzz_sandbox(void) {
     outbox_init(&outbox, outbox_bytes);
     outbox_init(&script, script_bytes);
     sandbox_init(&sandbox, &outbox);
-    if (!one_in(50)) host_configures();
+    bool prepares = one_in(3);
+    if (prepares) host_configures(TO_SHIM_PREPARE);
+    else if (!one_in(50)) host_configures(TO_SHIM_CONFIGURE);
     for (size_t steps = 50 + below(400); steps > 0 && sandbox.fault == NULL && sandbox.phase != PHASE_OFF; steps--) {
         now_us += below(one_in(20) ? 3000000 : 2000);
+        if (sandbox.phase == PHASE_PREPARED && one_in(8)) host_configures(TO_SHIM_CONFIGURE);
         bool idle = (sandbox.phase == PHASE_READY || sandbox.phase == PHASE_DOWN) && !sandbox.invocation.active;
         if (idle && one_in(3)) host_invokes();
         else if (one_in(300)) host_invokes();
-        else if (one_in(400)) host_says((uint8_t)below(8));
+        else if (one_in(400)) host_says((uint8_t)below(9));
         else if (one_in(500)) host_says(TO_SHIM_SHUTDOWN);
         else if (one_in(100)) process_ends();
         else function_requests();
@@ -547,6 +558,7 @@ int main(int count, char **arguments) {
         fuzz_http();
         fuzz_sandbox();
     }
+    if (seen[FROM_SHIM_PREPARED] == 0) fail("a runtime that was prepared", 0);
     for (int type = FROM_SHIM_READY; type <= FROM_SHIM_DONE; type++) {
         if (type != FROM_SHIM_LOG && seen[type] == 0) fail("a frame of every type", type);
     }

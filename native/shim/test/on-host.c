@@ -48,7 +48,12 @@ uint16_t guest_api_port(void) { return (uint16_t)atoi(getenv("SHIM_API_PORT")); 
 
 void guest_set_clock(uint64_t unix_us) { (void)unix_us; }
 
-const char *world_mount(const struct configuration *configuration) {
+const char *world_mount_root(const struct configuration *configuration) {
+    (void)configuration;
+    return NULL;
+}
+
+const char *world_mount_function(const struct configuration *configuration) {
     (void)configuration;
     return NULL;
 }

@@ -9,6 +9,7 @@
 import { patchConsole, logError, setRequestId } from "./console.mjs";
 import { defineGlobals, loadHandler } from "./handler.mjs";
 import { formatError, formatXRayCause, StringifyError, UnhandledPromiseRejection } from "./errors.mjs";
+import { becomeFunction, isPrepared } from "./prepared.mjs";
 import { RuntimeApi } from "./runtime-api.mjs";
 import { respondInStream } from "./streaming.mjs";
 import { buildContext, invokeStore } from "./context.mjs";
@@ -151,15 +152,20 @@ async function serve(handler, metadata) {
   }
 }
 
-defineGlobals(invokeStore);
-patchConsole(isCallbackEra ? "undefined" : "-");
-process.on("uncaughtException", (error) => endWith("Uncaught Exception", error, EXIT_UNCAUGHT));
-process.on("unhandledRejection", (reason, promise) =>
-  endWith("Unhandled Promise Rejection", new UnhandledPromiseRejection(reason, promise), EXIT_UNHANDLED),
-);
-process.on("beforeExit", () => onEmptyLoop?.());
+function start() {
+  defineGlobals(invokeStore);
+  patchConsole(isCallbackEra ? "undefined" : "-");
+  process.on("uncaughtException", (error) => endWith("Uncaught Exception", error, EXIT_UNCAUGHT));
+  process.on("unhandledRejection", (reason, promise) =>
+    endWith("Unhandled Promise Rejection", new UnhandledPromiseRejection(reason, promise), EXIT_UNHANDLED),
+  );
+  process.on("beforeExit", () => onEmptyLoop?.());
 
-loadHandler(process.env.LAMBDA_TASK_ROOT ?? "/var/task", process.env._HANDLER ?? "", isCallbackEra).then(
-  (loaded) => serve(loaded.handler, loaded).catch((error) => endWith("Uncaught Exception", error, EXIT_UNCAUGHT)),
-  (error) => endWith(isCallbackEra ? "Uncaught Exception" : "Init Error", error, isCallbackEra ? EXIT_UNCAUGHT : 1),
-);
+  loadHandler(process.env.LAMBDA_TASK_ROOT ?? "/var/task", process.env._HANDLER ?? "", isCallbackEra).then(
+    (loaded) => serve(loaded.handler, loaded).catch((error) => endWith("Uncaught Exception", error, EXIT_UNCAUGHT)),
+    (error) => endWith(isCallbackEra ? "Uncaught Exception" : "Init Error", error, isCallbackEra ? EXIT_UNCAUGHT : 1),
+  );
+}
+
+if (isPrepared) becomeFunction(api).then(start);
+else start();

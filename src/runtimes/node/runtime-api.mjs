@@ -99,6 +99,13 @@ export class RuntimeApi {
     return { headers: response.headers, body: response.body.toString("utf8") };
   }
 
+  /** A GET beside the versioned API. Resolves to the body as text. */
+  async ask(path) {
+    const response = await this.#request(`GET ${path} HTTP/1.1\r\n`, {}, undefined);
+    if (response.status !== 200) throw new PlatformError(`${path}: HTTP ${response.status}`);
+    return response.body.toString("utf8");
+  }
+
   /** Sends JSON text. Resolves when the API has answered, whatever it says: it judges, the runtime goes on. */
   async post(path, text, headers) {
     const body = Buffer.from(text);

@@ -8,10 +8,9 @@ counts: so it speaks HTTP over a bare socket, and imports what few functions nee
 import sys
 from _socket import AF_INET, IPPROTO_TCP, SOCK_STREAM, TCP_NODELAY
 from _socket import socket as Socket
-from os import environ, getcwd
-from time import time
+from os import chdir, environ, execv, getcwd, listdir
+from time import time, tzset
 
-TASK_ROOT = environ.get("LAMBDA_TASK_ROOT", "/var/task")
 API_PREFIX = "/2018-06-01/runtime/"
 RECEIVE_BYTES = 65536
 """A header longer than this would be refused."""
@@ -40,8 +39,7 @@ class RuntimeApi:
         self.socket = Socket(AF_INET, SOCK_STREAM)
         self.socket.setsockopt(IPPROTO_TCP, TCP_NODELAY, 1)
         self.socket.connect((host, int(port)))
-        next_request = f"GET {API_PREFIX}invocation/next HTTP/1.1\r\nHost: {authority}\r\n\r\n"
-        self.next_request = next_request.encode()
+        self.next_request = self._get(f"{API_PREFIX}invocation/next")
 
     def next(self):
         """Waits for the next event: its headers (names in lower case) and its body."""
@@ -50,6 +48,19 @@ class RuntimeApi:
         if status != 200:
             raise Fault("LambdaRuntimeClientError", f"Failed to get next invocation: HTTP {status}")
         return headers, body
+
+    def ask_function(self):
+        """Waits, in a runtime that was started ahead, for its working directory and its environment."""
+        self.socket.sendall(self._get("/hearth/function"))
+        status, _, body = self._receive()
+        if status != 200:
+            sys.exit(1)
+        # Each text ends with a NUL, which no variable can hold.
+        directory, *variables = body.decode("utf-8", "surrogateescape").split("\0")[:-1]
+        return directory, dict(variable.split("=", 1) for variable in variables)
+
+    def _get(self, path):
+        return f"GET {path} HTTP/1.1\r\nHost: {self.authority}\r\n\r\n".encode()
 
     def post(self, path, body, content_type="application/json", headers=()):
         """Sends a result or an error. The API judges it: whatever it answers, the runtime goes on."""
@@ -428,7 +439,8 @@ def load_handler(handler):
 def set_search_path():
     """Lambda's order: the function, the layers, then what the runtime brings."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
-    first = [TASK_ROOT, f"/opt/python/lib/{version}/site-packages", "/opt/python"]
+    task_root = environ.get("LAMBDA_TASK_ROOT", "/var/task")
+    first = [task_root, f"/opt/python/lib/{version}/site-packages", "/opt/python"]
     runtime = [f"/var/lang/lib/{version}/site-packages", "/var/runtime"]
     sys.path[:] = first + runtime + [entry for entry in sys.path if entry not in first + runtime]
 
@@ -470,12 +482,53 @@ def report_error(api, path, exception, request_id=""):
     api.post(path, encode(body).encode("utf-8"), "application/json", headers)
 
 
+# --- the start ------------------------------------------------------------------------------------
+
+
+def preload():
+    """Imports what nearly every function needs. Returns the names of the modules at the top level that came with it."""
+    before = set(sys.modules)
+    import json
+    import traceback
+
+    return {name for name in set(sys.modules) - before if "." not in name}
+
+
+def become_function(api, preloaded):
+    """Waits to be told which function this is, and makes the process what it would be if it had been started for it."""
+    directory, variables = api.ask_function()
+    # Through putenv, so that what the function starts has it too, and in the order of a new process.
+    environ.clear()
+    environ.update(variables)
+    chdir(directory)
+    tzset()
+    set_search_path()
+    if preloaded & own_modules():
+        # A module of the function's is named like one that is loaded already: it must win.
+        execv(sys.executable, sys.orig_argv)
+
+
+def own_modules():
+    """Names that modules of the function and its layers have at the top level."""
+    names = set()
+    for folder in sys.path[:3]:
+        try:
+            names.update(entry.split(".", 1)[0] for entry in listdir(folder))
+        except OSError:
+            continue
+    return names
+
+
 def main():
     # Whole lines leave at once: a line that `print` writes in two pieces is one system call.
     sys.stdout.reconfigure(line_buffering=True)
-    set_search_path()
-    sys.meta_path.insert(0, LoggingHook())
     api = RuntimeApi(environ["AWS_LAMBDA_RUNTIME_API"])
+    # Set by the shim in runtimes that it starts ahead of their function.
+    if "HEARTH_PREPARED" in environ:
+        become_function(api, preload())
+    else:
+        set_search_path()
+    sys.meta_path.insert(0, LoggingHook())
     try:
         handler = load_handler(environ.get("_HANDLER", ""))
     except Exception as exception:
