@@ -1,11 +1,13 @@
 import { placement, reserve } from "./control-plane.ts";
 import type { BootBench } from "./microvm.ts";
 import { bootMany, bootSerial, idleMemory } from "./microvm.ts";
+import { qemu } from "./qemu.ts";
 import type { InvokeBench } from "./invoke.ts";
 import { bigPayloads, coldNative, coldNode, throughput, warmNode } from "./invoke.ts";
 import { bareNode, gvisor } from "./peers.ts";
 
-export type Result = Readonly<Record<string, number | string>>;
+/** Named figures of one bench; `samplesMs` holds every single duration, for a plot. */
+export type Result = Readonly<Record<string, number | string | readonly number[]>>;
 
 /** One thing that is measured. `null` from `run` means that it cannot be measured here. */
 export type Bench = { readonly name: string; readonly about: string } & (
@@ -27,5 +29,6 @@ export const BENCHES: readonly Bench[] = [
   { name: "reserve", about: "Worker Manager, 2,000 reservations a second", needs: "nothing", run: reserve },
   { name: "placement", about: "Placement, one decision with 10,000 workers", needs: "nothing", run: placement },
   { name: "bare-node", about: "for comparison: a bare node process for every call", needs: "nothing", run: bareNode },
+  { name: "qemu", about: "for comparison: QEMU microvm, emulated, start → init", needs: "nothing", run: qemu },
   { name: "gvisor", about: "for comparison: node in a gVisor sandbox for every call", needs: "nothing", run: gvisor },
 ];

@@ -3,6 +3,8 @@ import { BENCHES } from "../../../bench/benches.ts";
 import type { Result } from "../../../bench/benches.ts";
 import { machineFacts } from "../../../bench/machine.ts";
 import { runBenches } from "../../../bench/run.ts";
+import { judge } from "../../../bench/targets.ts";
+import type { Judged } from "../../../bench/targets.ts";
 import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
 import { EXIT_FAILURE, usageError } from "../errors.ts";
 import { table } from "../output.ts";
@@ -36,8 +38,10 @@ const run = async (names: readonly string[], options: CommonOptions): Promise<vo
   );
   const wanted = names.length === 0 ? BENCHES : BENCHES.filter((bench) => names.includes(bench.name));
   const rows: string[][] = [];
+  const results = new Map<string, Result>();
   for await (const { bench, result } of runBenches(wanted)) {
     const failed = result instanceof Error;
+    if (!failed && result !== null) results.set(bench.name, result);
     if (failed) process.exitCode = EXIT_FAILURE;
     const told = failed ? { error: result.message } : (result ?? { skipped: "not available on this machine" });
     output.data({ bench: bench.name, about: bench.about, atMs: Date.now(), ...told, machine });
@@ -45,9 +49,24 @@ const run = async (names: readonly string[], options: CommonOptions): Promise<vo
     output.note(`${bench.name} …`);
   }
   output.line(table(rows));
+  const judged = judge(results);
+  if (judged.length > 0)
+    output.line(`\n${table([["bench", "figure", "measured", "limit", "aim", ""], ...judged.map(targetRow)])}`);
 };
+
+const VERDICTS = { aim: "aim reached", limit: "within the limit", missed: "MISSED", "not measured": "not measured" };
+
+const targetRow = ({ bench, figure, measured, limit, aim, lower, verdict }: Judged): string[] => [
+  bench,
+  figure,
+  String(measured ?? "–"),
+  `${lower ? "≤" : "≥"} ${limit}`,
+  `${lower ? "≤" : "≥"} ${aim}`,
+  VERDICTS[verdict],
+];
 
 const figures = (result: Result): string =>
   Object.entries(result)
-    .map(([name, value]) => `${name} ${value}`)
+    .filter(([, value]) => typeof value !== "object")
+    .map(([name, value]) => `${name} ${String(value)}`)
     .join("  ");

@@ -1,0 +1,70 @@
+import type { Result } from "./benches.ts";
+
+/** What a figure is to reach: `limit` is the least that is good enough, `aim` what we are after. */
+export interface Target {
+  readonly bench: string;
+  /** Name of the figure in the bench's result. */
+  readonly figure: string;
+  readonly limit: number;
+  readonly aim: number;
+  /** Whether less of it is better. */
+  readonly lower: boolean;
+}
+
+const atMost = (bench: string, figure: string, limit: number, aim: number): Target => ({
+  bench,
+  figure,
+  limit,
+  aim,
+  lower: true,
+});
+
+const atLeast = (bench: string, figure: string, limit: number, aim: number): Target => ({
+  bench,
+  figure,
+  limit,
+  aim,
+  lower: false,
+});
+
+export const TARGETS: readonly Target[] = [
+  atMost("boot", "p50Ms", 15, 10),
+  atMost("boot", "p99Ms", 25, 14),
+  atLeast("boot-50", "perSecond", 80, 150),
+  atMost("boot-50", "failed", 0, 0),
+  atMost("idle-memory", "mbEach", 7, 5),
+  atMost("cold-native", "emptyPoolP50Ms", 30, 18),
+  atMost("cold-node", "emptyPoolP50Ms", 180, 110),
+  atMost("cold-native", "p50Ms", 15, 8),
+  atMost("cold-node", "p50Ms", 60, 25),
+  atMost("warm-node", "p50Ms", 3, 1.2),
+  atMost("warm-node", "p99Ms", 10, 4),
+  atLeast("throughput", "perSecond", 500, 1_500),
+  atMost("payload-6mb", "inP50Ms", 300, 80),
+  atMost("payload-6mb", "outP50Ms", 300, 80),
+  atLeast("reuse-never", "perSecond", 50, 100),
+  atMost("reserve", "p999Ms", 10, 2),
+  atMost("placement", "p999Ms", 2, 0.5),
+];
+
+export type Verdict = "aim" | "limit" | "missed" | "not measured";
+
+/** A target with what was measured for it. */
+export interface Judged extends Target {
+  readonly measured: number | null;
+  readonly verdict: Verdict;
+}
+
+/** Holds the results of one run against the targets of the benches that ran. */
+export const judge = (results: ReadonlyMap<string, Result>): Judged[] =>
+  TARGETS.filter(({ bench }) => results.has(bench)).map((target) => {
+    const value = results.get(target.bench)?.[target.figure];
+    const measured = typeof value === "number" ? value : null;
+    return { ...target, measured, verdict: measured === null ? "not measured" : verdictOf(target, measured) };
+  });
+
+const verdictOf = ({ limit, aim, lower }: Target, measured: number): Verdict => {
+  const reaches = (bound: number): boolean => (lower ? measured <= bound : measured >= bound);
+  if (reaches(aim)) return "aim";
+  return reaches(limit) ? "limit" : "missed";
+};
