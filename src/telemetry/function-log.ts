@@ -1,9 +1,12 @@
-import { appendFile, mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import {
   LOG_FILE_BYTES_MAX,
   LOG_FILES_MAX,
   LOG_FLUSH_MS,
+  LOG_OPEN_FILES_MAX,
+  LOG_OPEN_MS,
   LOG_PENDING_BYTES_MAX,
   LOG_PENDING_BYTES_TOTAL_MAX,
 } from "../wire/limits.ts";
@@ -21,8 +24,6 @@ export interface LogRecord {
 /** Where a slot's log goes. Never blocks and never throws: under a flood records are dropped and counted. */
 export interface LogSink {
   write(record: LogRecord): void;
-  /** Begins to write what is pending: at the end of an invocation, so that little is lost if this process is killed. */
-  flush(): void;
 }
 
 export interface FunctionLogsOptions {
@@ -47,6 +48,7 @@ export const rotatedLogFile = (age: number): string => `log.${age}.jsonl`;
 interface Budget {
   pendingBytes: number;
   droppedRecords: number;
+  openFiles: number;
 }
 
 type Limits = Required<Omit<FunctionLogsOptions, "onError">>;
@@ -61,9 +63,10 @@ class FunctionLog {
   #pendingBytes = 0;
   #droppedRecords = 0;
   #droppedBytes = 0;
-  /** null until the file was looked at. */
-  #fileBytes: number | null = null;
+  /** Open from one batch to the next while they follow each other. */
+  #file: { readonly handle: FileHandle; bytes: number } | null = null;
   #timer: NodeJS.Timeout | null = null;
+  #idleTimer: NodeJS.Timeout | null = null;
   #writing: Promise<void> = Promise.resolve();
 
   constructor(directory: string, limits: Limits, budget: Budget, onError: (error: unknown) => void) {
@@ -73,8 +76,9 @@ class FunctionLog {
     this.#onError = onError;
   }
 
-  write(stream: string, record: LogRecord): void {
-    const line = `${JSON.stringify({ timeMs: record.timeMs, stream, text: record.text })}\n`;
+  /** `streamJson` is the stream's name as JSON: the same for thousands of lines. */
+  write(streamJson: string, record: LogRecord): void {
+    const line = `{"timeMs":${record.timeMs},"stream":${streamJson},"text":${JSON.stringify(record.text)}}\n`;
     // Characters stand for bytes here: close enough for a bound, and free.
     if (
       this.#pendingBytes + line.length > this.#limits.pendingBytesMax ||
@@ -99,19 +103,32 @@ class FunctionLog {
     return this.#writing;
   }
 
+  /** Writes what is pending and lets go of the file. It is opened again when more is written. */
+  close(): Promise<void> {
+    void this.flush();
+    this.#writing = this.#writing.then(() => this.#closeFile()).catch(this.#onError);
+    return this.#writing;
+  }
+
   async #writeBatch(): Promise<void> {
     const batch = this.#pending;
     const batchBytes = this.#pendingBytes;
     if (batch.length === 0) return;
+    if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
     this.#pending = [];
     if (this.#droppedRecords > 0) batch.push(this.#droppedLine());
     try {
       await this.#append(Buffer.from(batch.join("")));
+    } catch (error) {
+      await this.#closeFile();
+      throw error;
     } finally {
       // Given back only now: what is on its way to the disk counts as memory too.
       this.#pendingBytes -= batchBytes;
       this.#budget.pendingBytes -= batchBytes;
     }
+    if (this.#budget.openFiles > LOG_OPEN_FILES_MAX) await this.#closeFile();
+    else this.#idleTimer = setTimeout(() => void this.close(), LOG_OPEN_MS).unref();
   }
 
   #droppedLine(): string {
@@ -128,20 +145,36 @@ class FunctionLog {
   }
 
   async #append(bytes: Buffer): Promise<void> {
-    const file = join(this.#directory, LOG_FILE);
-    if (this.#fileBytes === null) {
-      await mkdir(this.#directory, { recursive: true, mode: 0o750 });
-      this.#fileBytes = await stat(file).then(
-        (found) => found.size,
-        () => 0,
-      );
-    }
-    if (this.#fileBytes > 0 && this.#fileBytes + bytes.length > this.#limits.fileBytesMax) {
+    let file = await this.#open();
+    if (file.bytes > 0 && file.bytes + bytes.length > this.#limits.fileBytesMax) {
+      await this.#closeFile();
       await this.#rotate();
-      this.#fileBytes = 0;
+      file = await this.#open();
     }
-    await appendFile(file, bytes, { mode: 0o640 });
-    this.#fileBytes += bytes.length;
+    for (let at = 0; at < bytes.length;) {
+      const { bytesWritten } = await file.handle.write(bytes, at);
+      at += bytesWritten;
+      file.bytes += bytesWritten;
+    }
+  }
+
+  async #open(): Promise<{ readonly handle: FileHandle; bytes: number }> {
+    if (this.#file !== null) return this.#file;
+    await mkdir(this.#directory, { recursive: true, mode: 0o750 });
+    const handle = await open(join(this.#directory, LOG_FILE), "a", 0o640);
+    this.#budget.openFiles += 1;
+    this.#file = { handle, bytes: 0 };
+    this.#file.bytes = (await handle.stat()).size;
+    return this.#file;
+  }
+
+  async #closeFile(): Promise<void> {
+    if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
+    const file = this.#file;
+    if (file === null) return;
+    this.#file = null;
+    this.#budget.openFiles -= 1;
+    await file.handle.close();
   }
 
   async #rotate(): Promise<void> {
@@ -163,7 +196,7 @@ export class FunctionLogs {
   readonly #directory: string;
   readonly #limits: Limits;
   readonly #onError: (error: unknown) => void;
-  readonly #budget: Budget = { pendingBytes: 0, droppedRecords: 0 };
+  readonly #budget: Budget = { pendingBytes: 0, droppedRecords: 0, openFiles: 0 };
   readonly #logs: Map<string, FunctionLog> = new Map();
 
   constructor(directory: string, options: FunctionLogsOptions = {}) {
@@ -191,7 +224,8 @@ export class FunctionLogs {
       this.#logs.set(functionName, log);
     }
     const kept = log;
-    return { write: (record) => kept.write(streamName, record), flush: () => void kept.flush() };
+    const streamJson = JSON.stringify(streamName);
+    return { write: (record) => kept.write(streamJson, record) };
   }
 
   /** Everything written so far is in the files when this resolves. */
@@ -201,7 +235,7 @@ export class FunctionLogs {
 
   /** Writes what is pending. The sinks may still be written to, into the void. */
   async close(): Promise<void> {
-    await this.flush();
+    await Promise.all([...this.#logs.values()].map((log) => log.close()));
     this.#logs.clear();
   }
 

@@ -21,6 +21,13 @@ export const VSOCK_PACKET_BYTES_MAX: number = 64 * KIB;
 export const VSOCK_RESETS_PENDING_MAX = 256;
 /** Packets of one guest handled in one go, so that others get their turn. */
 export const VSOCK_PACKETS_PER_TURN_MAX = 512;
+/**
+ * A guest is told that we are through with what it sent, so that it can free it, once it is so many packets or bytes,
+ * or so much later. Being told interrupts it: nobody waits for this but a sender whose queue is full (UML: 128 packets).
+ */
+export const VSOCK_UNTOLD_PACKETS_MAX = 16;
+export const VSOCK_UNTOLD_BYTES_MAX: number = 128 * KIB;
+export const VSOCK_UNTOLD_MS_MAX = 20;
 /** How long a guest may take to answer a connection request. */
 export const VSOCK_CONNECT_TIMEOUT_MS = 5_000;
 

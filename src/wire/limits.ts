@@ -88,8 +88,11 @@ export const LOG_FILES_MAX = 4;
 /** Hearth's own: records waiting to be written, for one function and for all; over this they are dropped and counted. */
 export const LOG_PENDING_BYTES_MAX: number = 2 * MIB;
 export const LOG_PENDING_BYTES_TOTAL_MAX: number = 64 * MIB;
-/** Hearth's own: records are written to disk in batches, this long after the first of a batch. */
-export const LOG_FLUSH_MS = 50;
+/** Hearth's own: records are written to disk in batches, this long after the first of a batch: what a kill may cost. */
+export const LOG_FLUSH_MS = 5;
+/** Hearth's own: log files held open between batches, and for how long one is that nothing is written to. */
+export const LOG_OPEN_FILES_MAX = 64;
+export const LOG_OPEN_MS = 1_000;
 /** Hearth's own: how long `hearth up` waits for running invocations when it is told to stop. */
 export const DRAIN_MS_MAX = 8_000;
 

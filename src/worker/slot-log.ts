@@ -30,7 +30,6 @@ export class SlotLog {
 
   /** Ends an invocation's part of the log. */
   closeTail(): Uint8Array {
-    this.#sink.flush();
     const bytes = this.#tail?.bytes() ?? new Uint8Array();
     this.#tail = null;
     return bytes;

@@ -98,7 +98,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
         versionArn: "arn",
       }),
       image: () => Promise.resolve("/code.erofs"),
-      logSink: () => ({ write: ({ text }) => lines.push(text), flush: () => {} }),
+      logSink: () => ({ write: ({ text }) => lines.push(text) }),
       changed: (changed) => states.push(changed.info.state),
       warn: (_message, error) => assert.fail(String(error)),
     },

@@ -1,5 +1,5 @@
 import { isUtf8 } from "node:buffer";
-import { randomBytes } from "node:crypto";
+import { randomUUID } from "node:crypto";
 import type {
   InvocationRequest,
   InvocationResponse,
@@ -17,7 +17,7 @@ import { LATEST, parseReference } from "./names.ts";
 const EMPTY_EVENT: Uint8Array = Buffer.from("{}");
 const MS_PER_S = 1_000;
 const HEX = 16;
-const TRACE_ID_RANDOM_BYTES = 12;
+const TRACE_ID_RANDOM_DIGITS = 24;
 
 const badContent = (message: string): ServiceError =>
   new ServiceError("InvalidRequestContentException", 400, message, { Type: "User" });
@@ -27,7 +27,8 @@ const traceOf = (request: ApiRequest): string => {
   const given = request.headers["x-amzn-trace-id"];
   if (typeof given === "string" && given !== "") return given;
   const seconds = Math.floor(Date.now() / MS_PER_S).toString(HEX);
-  return `Root=1-${seconds}-${randomBytes(TRACE_ID_RANDOM_BYTES).toString("hex")};Sampled=0`;
+  // From a UUID, because Node draws those from a store of randomness: asking for each alone costs ten times as much.
+  return `Root=1-${seconds}-${randomUUID().replaceAll("-", "").slice(-TRACE_ID_RANDOM_DIGITS)};Sampled=0`;
 };
 
 /** The client context as JSON text. */

@@ -128,6 +128,8 @@ export type TestPacket = Pick<VsockHeader, "sourcePort" | "destinationPort" | "o
   Partial<VsockHeader> & { readonly payload?: Uint8Array };
 
 const RECEIVE_BUFFER_BYTES = 4096;
+/** Of 64 KiB each, in the second half of the memory. */
+const SEND_BUFFERS = 8;
 
 /** A guest's vsock driver: sends packets one by one, keeps receive buffers filled, returns what arrived. */
 export class TestVsockDriver extends TestGuestMemory {
@@ -151,7 +153,7 @@ export class TestVsockDriver extends TestGuestMemory {
   }
 
   /** Puts a packet into the transmit queue; the test kicks. */
-  send(packet: TestPacket, slot: number = this.queue(1).available % (this.#entries >> 1)): void {
+  send(packet: TestPacket, slot: number = this.queue(1).available % Math.min(this.#entries >> 1, SEND_BUFFERS)): void {
     const address = MEMORY_START + 0x8_0000 + slot * 0x1_0000;
     const at = address - MEMORY_START;
     const payload = packet.payload ?? new Uint8Array();

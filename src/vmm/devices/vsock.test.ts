@@ -1,9 +1,14 @@
 import assert from "node:assert/strict";
 import type { Duplex } from "node:stream";
 import { test } from "node:test";
-import { setImmediate as turn } from "node:timers/promises";
+import { setTimeout as sleep, setImmediate as turn } from "node:timers/promises";
 
-import { VSOCK_RECEIVE_BYTES_MAX, VSOCK_RESETS_PENDING_MAX, VSOCK_STREAMS_MAX } from "../limits.ts";
+import {
+  VSOCK_RECEIVE_BYTES_MAX,
+  VSOCK_RESETS_PENDING_MAX,
+  VSOCK_STREAMS_MAX,
+  VSOCK_UNTOLD_MS_MAX,
+} from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
 import { MEMORY_START, TestVsockDriver, type TestPacket } from "./testing.ts";
 import { VsockOperation } from "./vsock-packet.ts";
@@ -23,8 +28,8 @@ interface Setup {
   readonly send: (...packets: (Partial<TestPacket> & Pick<TestPacket, "operation">)[]) => void;
 }
 
-const setUp = (receiveBuffers?: number): Setup => {
-  const guest = new TestVsockDriver();
+const setUp = (receiveBuffers?: number, entries?: number): Setup => {
+  const guest = new TestVsockDriver(entries);
   const streams: Duplex[] = [];
   const errors: DeviceError[] = [];
   const device = new VsockDevice((error) => errors.push(error));
@@ -65,6 +70,31 @@ test("a request is answered where somebody listens, and reset where nobody does"
   );
   assert.equal(streams.length, 1);
   assert.ok(guest.signals.includes(0));
+});
+
+test("a guest is told rarely, but is told, that what it sent is done with", async () => {
+  const { guest, device, send, streams } = setUp(8, 64);
+  send({ operation: Request });
+  streams[0]?.resume();
+  guest.receive();
+  guest.signals.length = 0;
+  const told = (): number => guest.signals.filter((queue) => queue === 1).length;
+  for (let n = 2; n < 16; n++) send({ operation: ReadWrite, payload: Buffer.from("x") });
+  assert.equal(told(), 0);
+  send({ operation: ReadWrite, payload: Buffer.from("x") });
+  assert.equal(told(), 1, "16 packets");
+  send({ operation: ReadWrite, payload: Buffer.from("x") });
+  assert.equal(told(), 1);
+  await sleep(VSOCK_UNTOLD_MS_MAX + 20);
+  assert.equal(told(), 2, "a while after the last");
+  send(
+    { operation: ReadWrite, payload: Buffer.alloc(60_000) },
+    { operation: ReadWrite, payload: Buffer.alloc(60_000) },
+  );
+  assert.equal(told(), 2);
+  send({ operation: ReadWrite, payload: Buffer.alloc(60_000) });
+  assert.equal(told(), 3, "many bytes");
+  device[Symbol.dispose]();
 });
 
 test("data goes both ways", async () => {

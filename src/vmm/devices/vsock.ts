@@ -6,6 +6,9 @@ import {
   VSOCK_PACKETS_PER_TURN_MAX,
   VSOCK_RESETS_PENDING_MAX,
   VSOCK_STREAMS_MAX,
+  VSOCK_UNTOLD_BYTES_MAX,
+  VSOCK_UNTOLD_MS_MAX,
+  VSOCK_UNTOLD_PACKETS_MAX,
 } from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
 import { FEATURE_VERSION_1, type DeviceDriver, type VirtioDevice } from "./virtio-device.ts";
@@ -61,6 +64,10 @@ export class VsockDevice implements VirtioDevice {
   #closed = false;
   #flushPlanned = false;
   #transmitStopped = false;
+  /** What the guest sent and was not yet told that it can have it back. */
+  #untoldPackets = 0;
+  #untoldBytes = 0;
+  #tellTimer: NodeJS.Timeout | null = null;
   readonly #header = emptyVsockHeader();
   readonly #outHeader = emptyVsockHeader();
   readonly #defer: Defer;
@@ -126,6 +133,7 @@ export class VsockDevice implements VirtioDevice {
   [Symbol.dispose](): void {
     this.#closed = true;
     this.#driver = null;
+    if (this.#tellTimer !== null) clearTimeout(this.#tellTimer);
     // Maps may lose entries while they are walked.
     for (const byPort of this.#streams.values())
       for (const stream of byPort.values()) stream.peerReset("The microVM is gone");
@@ -235,6 +243,8 @@ export class VsockDevice implements VirtioDevice {
       throw new DeviceError(`A vsock packet of ${String(length)} bytes, more than there are or may be`);
     const payload = header.operation === VsockOperation.ReadWrite && length > 0 ? copyPayload(chain, length) : null;
     queue.push(chain.head, 0);
+    this.#untoldPackets++;
+    this.#untoldBytes += chain.readableBytes;
     this.#handle(payload);
   }
 
@@ -364,9 +374,20 @@ export class VsockDevice implements VirtioDevice {
   #signal(): void {
     const driver = this.#driver;
     if (driver === null) return;
-    for (const index of [RECEIVE_QUEUE, TRANSMIT_QUEUE]) {
-      if (this.#queue(index).takeSignal()) driver.signal(index);
-    }
+    if (this.#queue(RECEIVE_QUEUE).takeSignal()) driver.signal(RECEIVE_QUEUE);
+    // A packet may take several entries of the queue.
+    const packetsMax = Math.min(VSOCK_UNTOLD_PACKETS_MAX, this.#queue(TRANSMIT_QUEUE).entries >> 2);
+    if (this.#untoldPackets >= packetsMax || this.#untoldBytes >= VSOCK_UNTOLD_BYTES_MAX) this.#tell();
+    else if (this.#untoldPackets > 0) this.#tellTimer ??= setTimeout(() => this.#tell(), VSOCK_UNTOLD_MS_MAX).unref();
+  }
+
+  /** Tells the guest that it can have back what it sent. */
+  #tell(): void {
+    if (this.#tellTimer !== null) clearTimeout(this.#tellTimer);
+    this.#tellTimer = null;
+    this.#untoldPackets = this.#untoldBytes = 0;
+    const driver = this.#driver;
+    if (driver !== null && this.#queue(TRANSMIT_QUEUE).takeSignal()) driver.signal(TRANSMIT_QUEUE);
   }
 }
 
