@@ -57,11 +57,13 @@ export interface Judged extends Target {
 
 /** Holds the results of one run against the targets of the benches that ran. */
 export const judge = (results: ReadonlyMap<string, Result>): Judged[] =>
-  TARGETS.filter(({ bench }) => results.has(bench)).map((target) => {
-    const value = results.get(target.bench)?.[target.figure];
-    const measured = typeof value === "number" ? value : null;
-    return { ...target, measured, verdict: measured === null ? "not measured" : verdictOf(target, measured) };
-  });
+  TARGETS.filter(({ bench }) => results.has(bench)).map((target) => judged(target, results.get(target.bench)));
+
+const judged = (target: Target, result: Result | undefined): Judged => {
+  const value = result?.[target.figure];
+  const measured = typeof value === "number" ? value : null;
+  return { ...target, measured, verdict: measured === null ? "not measured" : verdictOf(target, measured) };
+};
 
 const verdictOf = ({ limit, aim, lower }: Target, measured: number): Verdict => {
   const reaches = (bound: number): boolean => (lower ? measured <= bound : measured >= bound);
