@@ -39,6 +39,7 @@ void export_function(napi_env env, napi_value exports, const char *name, napi_ca
 /* One per file. */
 void descriptor_register(napi_env env, napi_value exports);
 void memory_register(napi_env env, napi_value exports);
+void network_register(napi_env env, napi_value exports);
 void poller_register(napi_env env, napi_value exports);
 void process_register(napi_env env, napi_value exports);
 void socket_register(napi_env env, napi_value exports);

@@ -84,6 +84,7 @@ NAPI_MODULE_INIT()
 {
 	descriptor_register(env, exports);
 	memory_register(env, exports);
+	network_register(env, exports);
 	poller_register(env, exports);
 	process_register(env, exports);
 	socket_register(env, exports);

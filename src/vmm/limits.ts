@@ -31,6 +31,11 @@ export const VSOCK_UNTOLD_MS_MAX = 20;
 /** How long a guest may take to answer a connection request. */
 export const VSOCK_CONNECT_TIMEOUT_MS = 5_000;
 
+/** Room for one Ethernet frame: 14 bytes of header and an MTU of 1,500, rounded up. */
+export const NET_FRAME_BYTES_MAX: number = 2 * KIB;
+/** Frames of one guest moved in one go, each way, so that others get their turn. About 0.3 ms of work. */
+export const NET_FRAMES_PER_TURN_MAX = 64;
+
 /** Letters, digits and dashes; see `MicroVmConfig.id`. */
 export const MICROVM_ID_CHARS_MAX = 64;
 /** Guest memory, in MiB. Below the first the guest's kernel does not start. */

@@ -1,5 +1,7 @@
 import type { Duplex } from "node:stream";
 
+import type { FramePort } from "./devices/frames.ts";
+
 /** A disk image as the guest sees it. */
 export interface Drive {
   /** Host path of a raw image. For the guest's root this is an EROFS image. */
@@ -20,6 +22,8 @@ export interface MicroVmConfig {
   /** Program the guest's kernel runs as PID 1, in the root file system. */
   readonly init: string;
   readonly initArguments?: readonly string[];
+  /** Gives the guest a network card, for packets of so many bytes at most (576 to 1,500). It is idle until `attachNetwork`. */
+  readonly network?: { readonly mtu: number };
   /** Host CPU this microVM lives on; chosen by the hypervisor when absent. */
   readonly cpu?: number;
   /** Gets the guest's console: boot messages and whatever PID 1 prints there. Never the data path. */
@@ -77,6 +81,11 @@ export interface MicroVm extends AsyncDisposable {
    * size, which goes away with the microVM.
    */
   attachScratch(mib: number): Promise<GuestDevice>;
+  /**
+   * Connects the guest's network card: frames flow from now on. The port stays the caller's and must work until
+   * `exited`. Throws when there is no card, or when it is connected already.
+   */
+  attachNetwork(port: FramePort): void;
   /** Guest device of a drive given in the configuration, by its index. */
   deviceOf(driveIndex: number): GuestDevice;
   /** Stops all of the guest's CPUs. Its memory stays. */

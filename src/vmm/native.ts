@@ -38,6 +38,20 @@ interface Binding {
   socketPair(ends: Int32Array): number;
   receive(fd: number, bytes: Uint8Array, descriptors: Int32Array): number;
   sendDatagram(fd: number, directory: number, path: string, bytes: Uint8Array): number;
+  makeNetwork(
+    tapName: string,
+    tapIndex: number,
+    done: (error: number, tapOrStage: number, route: number, filter: number) => void,
+  ): number;
+  openNetlink(protocol: number): number;
+  exchange(
+    socket: number,
+    request: Uint8Array,
+    answers: number,
+    done: (error: number, sequence: number, text: string) => void,
+  ): number;
+  readFrames(tap: number, bytes: Uint8Array, lengths: Int32Array, count: number): number;
+  writeFrames(tap: number, bytes: Uint8Array, lengths: Int32Array, count: number): number;
 }
 
 const { EAGAIN, EMEDIUMTYPE, EPERM, ERANGE } = {
@@ -78,7 +92,7 @@ export const native = (): Binding => {
 
 /** A failed system call of the binding, with its name and what it was about. */
 export class NativeError extends Error {
-  override readonly name = "NativeError";
+  override readonly name: string = "NativeError";
   readonly code: string;
 
   constructor(what: string, result: number) {
@@ -165,4 +179,50 @@ export const spawnProcess = (options: ProcessOptions): Promise<{ readonly pid: n
       },
     );
     if (queued < 0) fail(0, queued);
+  });
+
+/** Linux's NETLINK_ROUTE and NETLINK_NETFILTER. */
+export const NETLINK_ROUTE = 0;
+export const NETLINK_NETFILTER = 12;
+
+/** A network namespace without a name, by what is open in it. The tap's descriptor keeps it; the sockets would too. */
+export interface NetworkDescriptors {
+  readonly tap: number;
+  /** Sockets of NETLINK_ROUTE and NETLINK_NETFILTER in there. */
+  readonly route: number;
+  readonly filter: number;
+}
+
+const NETWORK_STAGES = ["make a network namespace", "make a tap (/dev/net/tun)", "open netlink"];
+
+/** Makes a network namespace with a tap of this name and index (which must be free: 1 is the loopback). The caller owns the descriptors. */
+export const makeNetwork = (tapName: string, tapIndex: number): Promise<NetworkDescriptors> =>
+  new Promise((resolve, reject) => {
+    const queued = native().makeNetwork(tapName, tapIndex, (error, tapOrStage, route, filter) => {
+      if (error < 0) reject(new NativeError(`Cannot ${NETWORK_STAGES[tapOrStage] ?? "make a network"}`, error));
+      else resolve({ tap: tapOrStage, route, filter });
+    });
+    if (queued < 0) reject(new NativeError("Cannot make a network", queued));
+  });
+
+/** A refused netlink request. */
+export class NetlinkError extends NativeError {
+  override readonly name = "NetlinkError";
+  /** Sequence number of the message that was refused, -1 when it was none in particular. */
+  readonly sequence: number;
+
+  constructor(result: number, sequence: number, text: string) {
+    super(text === "" ? "netlink" : `netlink: ${text}`, result);
+    this.sequence = sequence;
+  }
+}
+
+/** Sends netlink messages and waits for as many acknowledgements. One at a time on a socket. Rejects with a `NetlinkError`. */
+export const netlinkExchange = (socket: number, request: Uint8Array, answers: number): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const queued = native().exchange(socket, request, answers, (error, sequence, text) => {
+      if (error < 0) reject(new NetlinkError(error, sequence, text));
+      else resolve();
+    });
+    if (queued < 0) reject(new NetlinkError(queued, -1, ""));
   });

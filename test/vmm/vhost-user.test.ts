@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { after, before, test } from "node:test";
 
 import { VsockDevice } from "../../src/vmm/devices/vsock.ts";
+import { MemoryMappings } from "../../src/vmm/transports/memory-mappings.ts";
 import { VhostUserBackend, type BackendEnd } from "../../src/vmm/transports/vhost-user.ts";
 import { compile } from "./guest.ts";
 
@@ -28,7 +29,8 @@ const meet = async (what: string): Promise<BackendEnd> => {
   const socket = join(directory, what);
   const { promise, resolve } = Promise.withResolvers<BackendEnd>();
   using device = new VsockDevice(() => {});
-  const backend = new VhostUserBackend(socket, device, resolve);
+  using mappings = new MemoryMappings();
+  const backend = new VhostUserBackend(socket, device, mappings, resolve);
   const child = spawn(peer, [socket, what], { env: {} });
   const exited = once(child, "exit");
   const end = await promise;

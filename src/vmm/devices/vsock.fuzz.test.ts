@@ -5,7 +5,7 @@ import { setImmediate as turn } from "node:timers/promises";
 
 import { VSOCK_RECEIVE_BYTES_MAX } from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
-import { MEMORY_BYTES, MEMORY_START, TestVsockDriver } from "./testing.ts";
+import { MEMORY_BYTES, MEMORY_START, random, TestVsockDriver } from "./testing.ts";
 import { VsockDevice } from "./vsock.ts";
 
 /*
@@ -20,17 +20,6 @@ const CORPUS: readonly number[] = [];
 const RUNS = Number(process.env["FUZZ_RUNS"] ?? 150);
 const STEPS = 120;
 const PORTS = [1024, 1025, 9];
-
-/** mulberry32: small, and the same everywhere. */
-const random = (seed: number): ((below: number) => number) => {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b_79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000) * below);
-  };
-};
 
 class Fuzzer {
   readonly #below: (below: number) => number;

@@ -10,13 +10,12 @@ import {
   FILE_TYPE_ANONYMOUS,
   FILE_TYPE_FIFO,
   FILE_TYPE_SOCKET,
-  mapMemory,
-  MEMORY_SLICE_BYTES,
   native,
   RECEIVE_DESCRIPTORS_LENGTH,
   WOULD_BLOCK,
 } from "../native.ts";
 import { Watch } from "../poller.ts";
+import type { MemoryMappings } from "./memory-mappings.ts";
 
 /*
  * The back-end of the vhost-user protocol (QEMU's docs/interop/vhost-user.rst), as far as a UML guest speaks it
@@ -79,6 +78,7 @@ export type BackendEnd = DeviceError | "stopped" | "closed";
 /** Serves one device on one Unix socket, to the first who connects and to nobody after. */
 export class VhostUserBackend implements Disposable {
   readonly #device: VirtioDevice;
+  readonly #mappings: MemoryMappings;
   readonly #path: string;
   readonly #onEnd: (end: BackendEnd) => void;
   readonly #rings: Ring[];
@@ -93,15 +93,16 @@ export class VhostUserBackend implements Disposable {
   #connected = false;
   #closed = false;
   #features = 0n;
-  #buffers: ArrayBuffer[] = [];
   #memory: GuestMemory | null = null;
   #active = false;
 
   /**
-   * Listens at `path` (at most 107 bytes). `onEnd` says how the other end went; the owner disposes the backend then.
+   * Listens at `path` (at most 107 bytes). `mappings` holds the guest's memory for all of its devices and outlives the
+   * backend. `onEnd` says how the other end went; the owner disposes the backend then.
    */
-  constructor(path: string, device: VirtioDevice, onEnd: (end: BackendEnd) => void) {
+  constructor(path: string, device: VirtioDevice, mappings: MemoryMappings, onEnd: (end: BackendEnd) => void) {
     this.#path = path;
+    this.#mappings = mappings;
     this.#device = device;
     this.#onEnd = onEnd;
     this.#rings = Array.from({ length: device.queues }, () => ({
@@ -117,7 +118,7 @@ export class VhostUserBackend implements Disposable {
     this.#watch = new Watch(this.#socket, () => this.#guard(() => this.#accept()));
   }
 
-  /** Releases memory, descriptors and socket. The device is its owner's and is to be disposed before. */
+  /** Releases descriptors and socket. The device is its owner's and is to be disposed before. */
   [Symbol.dispose](): void {
     if (this.#closed) return;
     this.#closed = true;
@@ -131,8 +132,6 @@ export class VhostUserBackend implements Disposable {
       if (ring.call !== null) native().close(ring.call);
       ring.kick = ring.call = null;
     }
-    for (const buffer of this.#buffers) native().unmapMemory(buffer);
-    this.#buffers = [];
   }
 
   /** Runs what the guest's process caused. Its faults end the microVM; ours (not a DeviceError) stay loud. */
@@ -330,15 +329,10 @@ export class VhostUserBackend implements Disposable {
     const offset = payload.getBigUint64(at + 24, true);
     const pages = [start, size, offset].every((value) => value % PAGE_BYTES === 0n && value <= REGION_BYTES_MAX);
     if (!pages || size === 0n) throw new DeviceError("vhost-user: an impossible memory region");
-    for (let done = 0; done < Number(size); done += MEMORY_SLICE_BYTES) {
-      const bytes = Math.min(MEMORY_SLICE_BYTES, Number(size) - done);
-      try {
-        const buffer = mapMemory(fd, Number(offset) + done, bytes);
-        this.#buffers.push(buffer);
-        regions.push({ start: Number(start) + done, bytes: new Uint8Array(buffer) });
-      } catch (error) {
-        throw new DeviceError(`vhost-user: ${error instanceof Error ? error.message : "memory"}`, { cause: error });
-      }
+    try {
+      regions.push(...this.#mappings.map(fd, { start: Number(start), offset: Number(offset), bytes: Number(size) }));
+    } catch (error) {
+      throw new DeviceError(`vhost-user: ${error instanceof Error ? error.message : "memory"}`, { cause: error });
     }
   }
 

@@ -3,6 +3,9 @@ import { relative } from "node:path";
 
 import { vmmOptions, type VmmOptions } from "../../config.ts";
 import type { DeviceError } from "../../devices/device-error.ts";
+import { FrameBatch } from "../../devices/frames.ts";
+import { NetDevice } from "../../devices/net.ts";
+import type { VirtioDevice } from "../../devices/virtio-device.ts";
 import { VsockDevice } from "../../devices/vsock.ts";
 import { jailCommand, type JailMount } from "../../jail/bubblewrap.ts";
 import { Cgroup, closeMembership, detectCgroups, type CgroupLayout } from "../../jail/cgroup.ts";
@@ -20,6 +23,7 @@ import {
 } from "../../limits.ts";
 import type { Drive, Hypervisor, HypervisorProbe, MicroVm, MicroVmConfig } from "../../microvm.ts";
 import { checked, native, ResourceLimit, spawnProcess } from "../../native.ts";
+import { MemoryMappings } from "../../transports/memory-mappings.ts";
 import { VhostUserBackend } from "../../transports/vhost-user.ts";
 import { umlCommandLine } from "./command-line.ts";
 import { ConsolePipe } from "./console-pipe.ts";
@@ -58,21 +62,41 @@ const close = (fd: number): void => {
   native().close(fd);
 };
 
-/** Serves the guest's devices; `ended` tells how that ended when it was not by the end of the guest's process. */
+interface ServedDevices {
+  readonly vsock: VsockDevice;
+  readonly net: NetDevice | null;
+  /** Of the kernel's command line. */
+  readonly sockets: readonly { readonly socket: string; readonly type: number }[];
+  /** How that ended when it was not by the end of the guest's process. */
+  readonly ended: Promise<DeviceError | "stopped">;
+}
+
+/** Serves the guest's devices. */
 const serveDevices = (
   directory: RunDirectory,
+  config: MicroVmConfig,
+  frames: FrameBatch,
   setup: DisposableStack,
-): { readonly vsock: VsockDevice; readonly ended: Promise<DeviceError | "stopped"> } => {
+): ServedDevices => {
   const { promise, resolve } = Promise.withResolvers<DeviceError | "stopped">();
-  const vsock = new VsockDevice(resolve);
-  setup.use(
-    new VhostUserBackend(directory.vsockSocket, vsock, (end) => {
-      if (end !== "closed") resolve(end);
-    }),
-  );
-  // Disposed before its transport.
-  setup.use(vsock);
-  return { vsock, ended: promise };
+  const mappings = setup.use(new MemoryMappings());
+  const sockets: { socket: string; type: number }[] = [];
+  const serve = <Device extends VirtioDevice>(socket: string, device: Device): Device => {
+    setup.use(
+      new VhostUserBackend(socket, device, mappings, (end) => {
+        if (end !== "closed") resolve(end);
+      }),
+    );
+    sockets.push({ socket, type: device.type });
+    // Disposed before its transport.
+    return setup.use(device);
+  };
+  const vsock = serve(directory.vsockSocket, new VsockDevice(resolve));
+  const net =
+    config.network === undefined
+      ? null
+      : serve(directory.netSocket, new NetDevice(frames, config.network.mtu, resolve));
+  return { vsock, net, sockets, ended: promise };
 };
 
 /** Starts a jail inside its cgroup, on its CPU and as its user. */
@@ -113,6 +137,7 @@ export class UmlHypervisor implements Hypervisor {
   readonly #reachable = new Map<string, string>();
   #filter: Uint8Array | null = null;
   readonly #live = new Set<UmlMicroVm>();
+  readonly #frames = new FrameBatch();
 
   constructor(options: Partial<VmmOptions> = {}) {
     this.#options = vmmOptions(options);
@@ -159,7 +184,7 @@ export class UmlHypervisor implements Hypervisor {
       checked("Open the guest's directory", native().openPath(directory.guest)),
       close,
     );
-    const { vsock, ended } = serveDevices(directory, setup);
+    const { vsock, net, sockets, ended } = serveDevices(directory, config, this.#frames, setup);
     const pipe = setup.use(new ConsolePipe(config.onConsole ?? null, config.consoleInput ?? null));
     const drives = config.drives.map((drive, i) => this.#placeDrive(drive, i, directory));
     const scratchMib = config.scratchMib ?? null;
@@ -171,7 +196,7 @@ export class UmlHypervisor implements Hypervisor {
       drives: [...drives, ...writable.map((path) => ({ path, readOnly: false }))],
       init: config.init,
       initArguments: config.initArguments ?? [],
-      devices: [{ socket: directory.vsockSocket, type: vsock.type }],
+      devices: sockets,
       umlDir: directory.guest,
       name: "uml",
       consoleInput: config.consoleInput !== undefined,
@@ -194,6 +219,7 @@ export class UmlHypervisor implements Hypervisor {
       driveCount: config.drives.length,
       scratchMib,
       vsock,
+      net,
       cgroup,
       directory,
       scratch,

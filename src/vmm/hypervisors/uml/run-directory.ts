@@ -81,7 +81,7 @@ export const giveToJail = (path: string, user: number, mode: number): void => {
 /**
  * `RUNDIR/ID/`, what one microVM has on disk:
  *
- *     host/    ours, the jail may only connect: vsock.sock, console (where the mconsole's answers arrive)
+ *     host/    ours, the jail may only connect: vsock.sock, net.sock, console (where the mconsole's answers arrive)
  *     guest/   the jail's own: uml/mconsole, made by the guest's kernel. Nothing in it is trusted
  *     drives/  ours, the jail may only read: images attached while it runs
  */
@@ -91,6 +91,7 @@ export class RunDirectory implements Disposable {
   readonly guest: string;
   readonly drives: string;
   readonly vsockSocket: string;
+  readonly netSocket: string;
   readonly consoleSocket: string;
   readonly #owned: OwnedDirectory;
 
@@ -101,6 +102,7 @@ export class RunDirectory implements Disposable {
     this.guest = `${this.path}/guest`;
     this.drives = `${this.path}/drives`;
     this.vsockSocket = `${this.host}/vsock.sock`;
+    this.netSocket = `${this.host}/net.sock`;
     this.consoleSocket = `${this.host}/console`;
     // The longest socket path there will be is the kernel's own.
     const longest = Buffer.byteLength(`${this.guest}/uml/mconsole`);

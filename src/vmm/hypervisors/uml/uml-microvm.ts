@@ -3,6 +3,8 @@ import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import type { Cgroup } from "../../jail/cgroup.ts";
+import type { FramePort } from "../../devices/frames.ts";
+import type { NetDevice } from "../../devices/net.ts";
 import type { VsockDevice } from "../../devices/vsock.ts";
 import { FREEZE_TIMEOUT_MS, REAP_TIMEOUT_MS, UBD_DEVICES_MAX } from "../../limits.ts";
 import type { Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats } from "../../microvm.ts";
@@ -24,6 +26,7 @@ export interface UmlParts {
   /** A scratch drive behind those, made ahead for whoever asks for its size; null for none. */
   readonly scratchMib: number | null;
   readonly vsock: VsockDevice;
+  readonly net: NetDevice | null;
   readonly cgroup: Cgroup | null;
   readonly directory: RunDirectory;
   readonly scratch: ScratchDirectory;
@@ -77,6 +80,13 @@ export class UmlMicroVm implements MicroVm {
 
   connect(port: number): Promise<Duplex> {
     return this.#parts.vsock.connect(port);
+  }
+
+  attachNetwork(port: FramePort): void {
+    const { net } = this.#parts;
+    if (this.#ended) throw new Error(`MicroVM ${this.id} is gone`);
+    if (net === null) throw new Error(`MicroVM ${this.id} was configured without a network card`);
+    net.bind(port);
   }
 
   deviceOf(driveIndex: number): GuestDevice {

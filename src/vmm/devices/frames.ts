@@ -1,0 +1,22 @@
+import { NET_FRAME_BYTES_MAX, NET_FRAMES_PER_TURN_MAX } from "../limits.ts";
+
+/**
+ * Ethernet frames on their way between a guest and its port, as bytes of our own: the guest may change its memory at
+ * any moment. Frame i begins at i times NET_FRAME_BYTES_MAX. One batch serves all devices of a process, because
+ * nothing stays in it beyond a turn.
+ */
+export class FrameBatch {
+  readonly bytes: Uint8Array<ArrayBuffer> = new Uint8Array(NET_FRAMES_PER_TURN_MAX * NET_FRAME_BYTES_MAX);
+  /** Bytes of each frame. */
+  readonly lengths: Int32Array<ArrayBuffer> = new Int32Array(NET_FRAMES_PER_TURN_MAX);
+}
+
+/** Where a network device's frames go and come from: a tap, or whatever else takes Ethernet frames. */
+export interface FramePort {
+  /** Puts up to `count` waiting frames into the batch; returns how many. Fewer than asked: no more waits. */
+  read(batch: FrameBatch, count: number): number;
+  /** Sends the first `count` frames of the batch. What cannot be taken is lost, as on any wire. */
+  write(batch: FrameBatch, count: number): void;
+  /** Calls `onReadable` when frames wait that came after a `read` found no more. */
+  watch(onReadable: () => void): Disposable;
+}

@@ -1,0 +1,31 @@
+import type { FrameBatch, FramePort } from "./devices/frames.ts";
+import { native } from "./native.ts";
+import { Watch } from "./poller.ts";
+
+/** A tap device by its descriptor, which it owns. With the descriptor goes the tap, and what holds on to nothing else. */
+export class Tap implements FramePort, Disposable {
+  #fd: number;
+
+  constructor(fd: number) {
+    this.#fd = fd;
+  }
+
+  read(batch: FrameBatch, count: number): number {
+    // A tap that is down has nothing to read either.
+    return Math.max(0, native().readFrames(this.#fd, batch.bytes, batch.lengths, count));
+  }
+
+  write(batch: FrameBatch, count: number): void {
+    native().writeFrames(this.#fd, batch.bytes, batch.lengths, count);
+  }
+
+  watch(onReadable: () => void): Disposable {
+    return new Watch(this.#fd, onReadable);
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#fd < 0) return;
+    native().close(this.#fd);
+    this.#fd = -1;
+  }
+}
