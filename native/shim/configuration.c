@@ -48,6 +48,10 @@ static const char *read_field(struct configuration *c, const struct field *field
         if (c->environment_count == ENVIRONMENT_MAX) return "configure: too many environment variables";
         c->environment[c->environment_count++] = text(arena, field);
         return NULL;
+    case CONFIGURE_NAME_SERVER:
+        if (c->name_server_count == NAME_SERVERS_MAX) return "configure: too many name servers";
+        c->name_servers[c->name_server_count++] = text(arena, field);
+        return NULL;
     case CONFIGURE_CODE_DRIVE: c->code_drive = text(arena, field); return NULL;
     case CONFIGURE_SCRATCH_DRIVE: c->scratch_drive = text(arena, field); return NULL;
     case CONFIGURE_WORKING_DIRECTORY: c->working_directory = text(arena, field); return NULL;
@@ -55,6 +59,8 @@ static const char *read_field(struct configuration *c, const struct field *field
     case CONFIGURE_FUNCTION_VERSION: c->function_version = text(arena, field); return NULL;
     case CONFIGURE_HANDLER: c->handler = text(arena, field); return NULL;
     case CONFIGURE_ACCOUNT_ID: c->account_id = text(arena, field); return NULL;
+    case CONFIGURE_NETWORK_ADDRESS: c->network_address = text(arena, field); return NULL;
+    case CONFIGURE_NETWORK_GATEWAY: c->network_gateway = text(arena, field); return NULL;
     default: return read_number(c, field);
     }
 }

@@ -36,6 +36,11 @@ struct configuration {
     uint64_t open_files_max;
     uint64_t unix_time_us;
     uint64_t take_prepared;
+    /* NULL: the function has no network but its loopback. */
+    const char *network_address;
+    const char *network_gateway;
+    size_t name_server_count;
+    const char *name_servers[NAME_SERVERS_MAX];
 };
 
 /* Copies everything out of the payload, into a configuration that holds none. NULL when good, else what is wrong. */

@@ -19,6 +19,7 @@
 #include <unistd.h>
 
 #include "loop.h"
+#include "network.h"
 #include "process.h"
 #include "protocol.h"
 #include "world.h"
@@ -261,8 +262,8 @@ const char *world_mount_function(const struct configuration *c) {
     unsigned long flags = MS_NOSUID | MS_NODEV;
     const char *wrong = c->code_drive == NULL ? NULL : mount_drive(c->code_drive, ROOT "/var/task", flags);
     if (wrong == NULL) wrong = mount_layers(c);
-    if (wrong != NULL) return wrong;
-    wrong = mount_tmp(c, flags);
+    if (wrong == NULL) wrong = network_configure(c);
+    if (wrong == NULL) wrong = mount_tmp(c, flags);
     return wrong != NULL ? wrong : process_limits(c);
 }
 

@@ -42,6 +42,7 @@
 #define ARGUMENTS_MAX 64
 #define ENVIRONMENT_MAX 1024
 #define EXTENSIONS_MAX 10
+#define NAME_SERVERS_MAX 3
 #define EXTENSION_NAME_CHARS_MAX 127
 
 /* A drive that was just attached appears within this. */

@@ -5,7 +5,8 @@
  *   cc -std=c17 -static -O2 -Wall -Wextra -Werror -s native/shim/[a-z]*.c -o build/native/shim
  *
  * main.c       the event loop, the stream to the host
- * guest.c      boot, mounts, network, clock           process.c  starting and killing in the cgroup, memory
+ * guest.c      boot, mounts, loopback, clock          process.c  starting and killing in the cgroup, memory
+ * network.c    the function's network
  * server.c     connections to the Runtime API         logs.c     the function's output
  * sandbox.c    the state machine: frames, exits, time; runtime-api.c and extensions.c: requests
  * frames.c, http.c, configuration.c, text.c           bytes in memory

@@ -97,6 +97,12 @@ export const ConfigureField = {
   OpenFilesMax: 16,
   /** Unix time in µs at the host: the guest's clock is set to it when it is off by more than a millisecond. */
   UnixTimeUs: 17,
+  /** The guest's IPv4 address with its prefix, as text: `169.254.76.2/30`. Without it the function has its loopback only. */
+  NetworkAddress: 18,
+  /** The address that its default route leads to. Always with NetworkAddress. */
+  NetworkGateway: 19,
+  /** A name server's address for the function's resolv.conf; 0 to 3 (MAXNS of resolv.h). */
+  NameServer: 20,
   /** Guest device of a writable drive with an empty ext2 file system: /tmp. Without it /tmp is in the guest's memory. */
   ScratchDrive: 22,
   /**
