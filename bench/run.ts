@@ -6,6 +6,7 @@ import { hostOnLoopback } from "../src/cli/run-hearth.ts";
 import { IMAGES_DIRECTORY, REGION_DEFAULT, SHIM_PATH } from "../src/cli/settings.ts";
 import { selectHypervisor } from "../src/vmm/hypervisors/select.ts";
 import type { BootOptions } from "../src/worker/booted.ts";
+import { uplinkMtu } from "../src/worker/network/host.ts";
 import { loadRuntimeImages } from "../src/worker/runtime-images.ts";
 import type { Bench, Result } from "./benches.ts";
 import type { InvokeParts } from "./invoke.ts";
@@ -53,7 +54,13 @@ const bootOptions = async (scratch: string): Promise<BootOptions> => {
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const options = { runDir: join(scratch, "vm"), sharedImagesDir: images.directory };
   const { hypervisor } = await selectHypervisor("auto", options);
-  return { hypervisor, root: { path: images.base, readOnly: true }, init: SHIM_PATH, onConsole: () => {} };
+  return {
+    hypervisor,
+    root: { path: images.base, readOnly: true },
+    init: SHIM_PATH,
+    network: { mtu: uplinkMtu() },
+    onConsole: () => {},
+  };
 };
 
 const invokeParts = async (owned: AsyncDisposableStack, scratch: string): Promise<InvokeParts> => {

@@ -19,6 +19,7 @@ import {
 } from "../wire/limits.ts";
 import { WorkerManager } from "../worker-manager/worker-manager.ts";
 import { MicroManager } from "../worker/micro-manager.ts";
+import { openNetworks, type OpenedNetworks } from "../worker/network/open.ts";
 import { loadRuntimeImages } from "../worker/runtime-images.ts";
 import type { AssembleHearth, HearthOptions } from "./hearth.ts";
 import { dataFiles, IMAGES_DIRECTORY, SHIM_PATH } from "./settings.ts";
@@ -41,7 +42,13 @@ export const assembleHearth: AssembleHearth = async (options) => {
   const store = stack.use(openSqliteStore(files.database));
   const code = await openCodeStore(dataDir);
 
-  const { worker, hypervisor } = await startWorker(options, { metrics, logs, code });
+  const network = await openNetworks(options.network, options.nameServers);
+  if (network.networks !== null) stack.use(network.networks);
+  if (network.networks?.switchedForwardingOn === true)
+    log.warn(
+      "this machine did not forward IPv4 packets; now it does (sysctl net.ipv4.ip_forward=1), and goes on after Hearth's end",
+    );
+  const { worker, hypervisor } = await startWorker(options, { metrics, logs, code, network });
   stack.use(worker);
   const placement = new Placement(Date.now);
   const manager = new WorkerManager({
@@ -98,6 +105,11 @@ export const assembleHearth: AssembleHearth = async (options) => {
   return {
     address: { host: frontend.address, port: frontend.port },
     hypervisor,
+    network: {
+      mode: network.networks === null ? "none" : "nat",
+      reason: network.reason,
+      links: network.networks?.links ?? null,
+    },
     slots: { listSlots: () => worker.measureSlots(), report: () => worker.report() },
     metrics,
     drain: (timeoutMs) => Promise.race([frontend.drain(), wait(timeoutMs, undefined, { ref: false })]),
@@ -122,12 +134,13 @@ interface WorkerParts {
   readonly metrics: ReturnType<typeof createMetrics>;
   readonly logs: FunctionLogs;
   readonly code: Awaited<ReturnType<typeof openCodeStore>>;
+  readonly network: OpenedNetworks;
 }
 
 /** The worker of this machine: hypervisor, images, Micro Manager. */
 const startWorker = async (
   options: HearthOptions,
-  { metrics, logs, code }: WorkerParts,
+  { metrics, logs, code, network: { networks } }: WorkerParts,
 ): Promise<{ worker: MicroManager; hypervisor: { name: string; reason: string } }> => {
   const { log } = options;
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
@@ -145,8 +158,10 @@ const startWorker = async (
       hypervisor,
       root: { path: images.base, readOnly: true },
       init: SHIM_PATH,
+      network: networks === null ? null : { mtu: networks.mtu },
       onConsole: (id, chunk) => log.debug({ vm: id }, Buffer.from(chunk).toString().trimEnd()),
     },
+    network: async () => networks?.take() ?? null,
     runtime: (name, region) => images.runtime(name, region),
     image: async (digest) => {
       const image = await code.get(digest);

@@ -4,6 +4,9 @@ import { availableParallelism, freemem, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { forwardDroppers } from "../worker/network/firewalls.ts";
+import { hostNameServers } from "../worker/network/name-servers.ts";
+import { probeNetworks } from "../worker/network/open.ts";
 import { bytes } from "./output.ts";
 
 /** What one look at the machine found. `fix` says what to do when it is not ok. */
@@ -114,6 +117,24 @@ const namespaces = async (): Promise<Finding> => {
     : ok("namespaces", "all kinds can be made");
 };
 
+/** Functions work without a network too, so nothing here is a failure. */
+const network = async (): Promise<Finding> => {
+  const reason = await probeNetworks();
+  if (reason !== null)
+    return warn("network", `none: ${reason}`, "Run as root on a host with /dev/net/tun, nf_tables, veth and tun.");
+  const servers = hostNameServers();
+  if (servers.length === 0)
+    return warn("network", "NAT, but no name server that guests could reach", "Name one: hearth up --name-server.");
+  const droppers = await forwardDroppers();
+  if (droppers.length > 0)
+    return warn(
+      "network",
+      `NAT, but another firewall drops what is forwarded (${droppers.join(", ")})`,
+      "Let it pass: iptables -I FORWARD -i hth+ -j ACCEPT; iptables -I FORWARD -o hth+ -j ACCEPT",
+    );
+  return ok("network", `NAT; functions ask ${servers.join(", ")} for names`);
+};
+
 const built = async (): Promise<Finding[]> => {
   const parts: [string, string, string][] = [
     ["guest kernel", "build/kernel/uml", "setup"],
@@ -191,6 +212,7 @@ export const examine = async (dataDir: string): Promise<Finding[]> => [
   await cgroupsWritable(),
   await program("bwrap", "--version", "it is the jail of every microVM", "bubblewrap"),
   await namespaces(),
+  await network(),
   await program("mkfs.erofs", null, "it makes images of functions' code", "erofs-utils"),
   ...(await built()),
 ];

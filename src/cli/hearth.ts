@@ -1,6 +1,6 @@
 import type { Logger, MetricsRegistry } from "../telemetry/index.ts";
 import type { WorkerSlotApi } from "../wire/roles.ts";
-import type { ReusePolicy } from "../wire/slot.ts";
+import type { NetworkMode, ReusePolicy } from "../wire/slot.ts";
 import type { Address } from "./settings.ts";
 
 export const HYPERVISORS = ["auto", "uml", "kvm", "firecracker"] as const;
@@ -22,6 +22,9 @@ export interface HearthOptions {
   readonly slotsMax: number | null;
   /** microVMs kept booted and waiting. */
   readonly pool: number | null;
+  readonly network: NetworkMode | null;
+  /** IPv4 addresses; null takes those of the host. */
+  readonly nameServers: readonly string[] | null;
   /** For functions without a tag of their own. */
   readonly reuse: ReusePolicy;
   readonly log: Logger;
@@ -32,6 +35,8 @@ export interface RunningHearth extends AsyncDisposable {
   /** Where it listens, with the port that was really taken. */
   readonly address: Address;
   readonly hypervisor: { readonly name: string; readonly reason: string };
+  /** `links`: what the host's links to its slots are called, as nftables writes it; null without any. */
+  readonly network: { readonly mode: NetworkMode; readonly reason: string; readonly links: string | null };
   readonly slots: Pick<WorkerSlotApi, "listSlots" | "report">;
   readonly metrics: MetricsRegistry;
   /** Takes nothing new and resolves when nothing runs any more, or after `timeoutMs`. */

@@ -1,4 +1,7 @@
 import { Command, InvalidArgumentError, Option } from "commander";
+import { isIPv4 } from "node:net";
+import { NAME_SERVERS_MAX } from "../wire/limits.ts";
+import { NETWORK_MODES } from "../wire/slot.ts";
 import { createOutput } from "./output.ts";
 import type { Output } from "./output.ts";
 import { clientSettings, LISTEN_DEFAULT } from "./settings.ts";
@@ -34,6 +37,24 @@ export const clientCommand = (name: string, summary: string, examples: readonly 
 
 export const dataDirOption = (): Option =>
   new Option("--data-dir <dir>", "Hearth's data directory (else HEARTH_DATA_DIR)");
+
+/** The network of functions, or of a bare microVM. */
+export const networkOption = (): Option =>
+  new Option("--network <mode>", "nat: outbound IPv4 for every microVM; none (default: nat where it can be had)")
+    .choices(NETWORK_MODES)
+    .env("HEARTH_NETWORK");
+
+export const nameServerOption = (): Option =>
+  new Option("--name-server <address>", "DNS server for functions, up to three (default: the host's)")
+    .argParser((text: string, previous: readonly string[] | undefined) => {
+      const addresses = [...(previous ?? []), ...text.split(",")];
+      const wrong = addresses.find((address) => !isIPv4(address) || address.startsWith("127."));
+      if (wrong !== undefined) throw new InvalidArgumentError(`${wrong} is no IPv4 address that a guest could reach.`);
+      if (addresses.length > NAME_SERVERS_MAX)
+        throw new InvalidArgumentError(`At most ${NAME_SERVERS_MAX} are asked by the C library.`);
+      return addresses;
+    })
+    .env("HEARTH_NAME_SERVER");
 
 /** For commander: a whole number within bounds. */
 export const wholeNumber =

@@ -55,6 +55,8 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
     memoryMbMax: null,
     slotsMax: null,
     pool,
+    network: null,
+    nameServers: null,
     reuse: "always",
     log: createLog({ level: logLevel, format: "text" }),
   });

@@ -166,3 +166,15 @@ export const HOST_LOAD_MS_MIN = 500;
 export const CODE_COLLECT_MS: number = 60 * 60_000;
 /** Hearth's own: how long a client may take to send one request. */
 export const HTTP_REQUEST_MS_MAX: number = 5 * 60_000;
+
+/** Hearth's own: Hearths of one machine that can have networks, and networks of slots that each can have at once. */
+export const NETWORK_BLOCKS = 32;
+export const NETWORKS_MAX = 2_048;
+/** Hearth's own: networks kept ready. Making one takes some milliseconds. */
+export const NETWORKS_READY = 8;
+/** Hearth's own: connections of one slot at once, and new ones a second after a first burst: the host's table is shared. */
+export const NETWORK_FLOWS_MAX = 4_096;
+export const NETWORK_NEW_FLOWS_PER_S_MAX = 500;
+export const NETWORK_NEW_FLOWS_BURST = 2_000;
+/** Name servers that a guest gets: more are not asked by the C library (MAXNS of resolv.h). */
+export const NAME_SERVERS_MAX = 3;

@@ -21,3 +21,7 @@ export interface SlotInfo {
   readonly memoryBytes: number;
   readonly cpu: number;
 }
+
+/** `nat`: every slot has a network of its own and gets out through the host. `none`: functions have their loopback only. */
+export const NETWORK_MODES = ["nat", "none"] as const;
+export type NetworkMode = (typeof NETWORK_MODES)[number];

@@ -23,6 +23,8 @@ export interface BootOptions {
   readonly root: Drive;
   /** Path of the shim in it. */
   readonly init: string;
+  /** The network card that every guest gets; null for none. */
+  readonly network: { readonly mtu: number } | null;
   /** Lines of the guest's console, for the log at debug level. */
   readonly onConsole: (id: string, chunk: Uint8Array) => void;
 }
@@ -51,6 +53,7 @@ export const bootMicroVm = async (
     // Most functions have a /tmp of this size.
     scratchMib: EPHEMERAL_MB_DEFAULT,
     init: options.init,
+    ...(options.network === null ? {} : { network: options.network }),
     onConsole: (chunk) => options.onConsole(id, chunk),
   });
   try {

@@ -89,6 +89,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
       nowMs: () => 1_700_000_000_000,
       metrics: createMetrics(),
       microVm: () => Promise.resolve({ booted, result: "bare", settled: () => {} }),
+      network: () => Promise.resolve(null),
       runtime: () => ({
         drives: [],
         argv: ["/var/task/bootstrap"],

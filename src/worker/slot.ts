@@ -16,6 +16,7 @@ import { fitsPrepared, functionEnvironment } from "./environment.ts";
 import { failureTexts, readFailure } from "./failure.ts";
 import type { Failure } from "./failure.ts";
 import { Freezer } from "./freezer.ts";
+import type { SlotNetwork } from "./network/slot-network.ts";
 import { GuestProtocolError, InvocationFrames, invokeFields } from "./invocation.ts";
 import type { Done, ResponseSink } from "./invocation.ts";
 import type { Taken } from "./pool.ts";
@@ -43,6 +44,8 @@ export interface SlotServices {
   readonly metrics: Metrics;
   /** A microVM for a function that is going to need these images (host paths): from here on the slot's. */
   readonly microVm: (spec: FunctionSpec, images: readonly string[]) => Promise<Taken>;
+  /** A network of its own for a slot, from here on the slot's; null where functions have none. */
+  readonly network: () => Promise<SlotNetwork | null>;
   readonly runtime: (name: string, region: string) => RuntimeImage;
   /** Host path of a code or layer image. Throws `ServiceError` when it is gone. */
   readonly image: (digest: string) => Promise<string>;
@@ -82,6 +85,7 @@ export class Slot {
   readonly #logStream: string;
   readonly #ready = Promise.withResolvers<void>();
   #taken: Taken | null = null;
+  #network: SlotNetwork | null = null;
   #freezer: Freezer | null = null;
   #invocation: InvocationFrames | null = null;
   #invocations = 0;
@@ -122,7 +126,10 @@ export class Slot {
   async start(): Promise<void> {
     try {
       const images = await this.#images();
-      const taken = await this.#services.microVm(this.spec, [...images.root, images.code, ...images.layers]);
+      const [taken] = await Promise.all([
+        this.#services.microVm(this.spec, [...images.root, images.code, ...images.layers]),
+        this.#takeNetwork(),
+      ]);
       this.#taken = taken;
       const { booted } = taken;
       if (this.#state.state === "Dead") {
@@ -140,6 +147,7 @@ export class Slot {
         booted.vm.attachScratch(this.spec.ephemeralMb),
         Promise.all(images.layers.map(attach)),
       ]);
+      if (this.#network !== null) booted.vm.attachNetwork(this.#network.port);
       booted.link.own({ frame: (frame) => this.#frame(frame), closed: (detail) => void this.end(detail) });
       this.#logInitStart();
       booted.link.send(ToShim.Configure, this.#configuration({ root, code, scratch, layers }));
@@ -235,6 +243,13 @@ export class Slot {
     this.#invocation?.abort(gone);
     this.#taken?.settled();
     await this.#booted?.vm.kill(reason);
+    this.#network?.[Symbol.dispose]();
+  }
+
+  async #takeNetwork(): Promise<void> {
+    const network = await this.#services.network();
+    if (this.#state.state === "Dead") network?.[Symbol.dispose]();
+    else this.#network = network;
   }
 
   async #images(): Promise<{ root: readonly string[]; code: string; layers: readonly string[] }> {
@@ -268,6 +283,7 @@ export class Slot {
       [ConfigureField.OpenFilesMax, OPEN_FILES_MAX],
       [ConfigureField.UnixTimeUs, this.#services.nowMs() * 1000],
       [ConfigureField.TakePrepared, mayTakePrepared(this.spec, runtime) ? 1 : 0],
+      ...(this.#network === null ? [] : networkFields(this.#network)),
     ];
   }
 
@@ -377,3 +393,9 @@ export class Slot {
     this.#freezer?.idle();
   }
 }
+
+const networkFields = ({ guest }: SlotNetwork): Field[] => [
+  [ConfigureField.NetworkAddress, guest.address],
+  [ConfigureField.NetworkGateway, guest.gateway],
+  ...guest.nameServers.map((server): Field => [ConfigureField.NameServer, server]),
+];

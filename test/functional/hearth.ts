@@ -9,6 +9,7 @@ import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { getSlots } from "../../src/cli/control.ts";
+import type { RunningHearth } from "../../src/cli/hearth.ts";
 import { logFilesOf, parseStoredRecord } from "../../src/telemetry/index.ts";
 import type { SlotInfo } from "../../src/wire/slot.ts";
 import { descendants, gone } from "./processes.ts";
@@ -30,6 +31,7 @@ interface Announcement {
   readonly accessKeyId: string;
   readonly secretAccessKey: string;
   readonly region: string;
+  readonly network: RunningHearth["network"];
 }
 
 /** A real Hearth in a process of its own, with a data directory that goes away with it. */

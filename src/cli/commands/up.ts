@@ -3,12 +3,12 @@ import type { Command } from "commander";
 import { createLog, LOG_LEVELS } from "../../telemetry/index.ts";
 import type { HostLogFormat, LogLevel, Logger } from "../../telemetry/index.ts";
 import { DRAIN_MS_MAX } from "../../wire/limits.ts";
-import type { ReusePolicy } from "../../wire/slot.ts";
+import type { NetworkMode, ReusePolicy } from "../../wire/slot.ts";
 import { usageError } from "../errors.ts";
 import { HYPERVISORS } from "../hearth.ts";
 import type { HypervisorChoice } from "../hearth.ts";
 import type { Output } from "../output.ts";
-import { command, dataDirOption, outputOf, wholeNumber } from "../program.ts";
+import { command, dataDirOption, nameServerOption, networkOption, outputOf, wholeNumber } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
 import { hostHearth } from "../run-hearth.ts";
 import type { HostedHearth } from "../run-hearth.ts";
@@ -30,6 +30,8 @@ interface UpOptions extends CommonOptions {
   readonly memory?: number;
   readonly slotsMax?: number;
   readonly pool?: number;
+  readonly network?: NetworkMode;
+  readonly nameServer?: readonly string[];
   readonly reuse: ReusePolicy;
   readonly region: string;
   readonly logFormat?: HostLogFormat;
@@ -49,6 +51,7 @@ export const upCommand = (): Command =>
     "hearth up --reuse never --pool 20",
     "hearth up --metrics 127.0.0.1:9071",
     "hearth up --auth none          # on the loopback only",
+    "hearth up --network none       # functions reach nothing but the Runtime API",
   ])
     .option("--listen <address>", "HOST:PORT to serve the Lambda API on (port 0: any free one)", LISTEN_DEFAULT)
     .addOption(dataDirOption())
@@ -60,6 +63,8 @@ export const upCommand = (): Command =>
     .option("--memory <MB>", "nominal memory of all slots together", wholeNumber(128, MEMORY_MB_TOTAL_MAX))
     .option("--slots-max <count>", "slots at most", wholeNumber(1, SLOTS_MAX))
     .option("--pool <count>", "microVMs kept booted and waiting", wholeNumber(0, SLOTS_MAX))
+    .addOption(networkOption())
+    .addOption(nameServerOption())
     .addOption(
       new Option("--reuse <policy>", "never: a fresh microVM for every invocation")
         .choices(["always", "never"])
@@ -99,6 +104,8 @@ const run = async (options: UpOptions): Promise<void> => {
     memoryMbMax: options.memory ?? null,
     slotsMax: options.slotsMax ?? null,
     pool: options.pool ?? null,
+    network: options.network ?? null,
+    nameServers: options.nameServer ?? null,
     reuse: options.reuse,
     log,
   });
@@ -134,6 +141,7 @@ const announce = (output: Output, hosted: HostedHearth, options: UpOptions): voi
     ...credentials,
     region: options.region,
     hypervisor: hearth.hypervisor,
+    network: hearth.network,
     pid: process.pid,
   });
   const { bold, dim, green } = output.colours;
@@ -141,6 +149,7 @@ const announce = (output: Output, hosted: HostedHearth, options: UpOptions): voi
   output.line(`${green("●")} ${bold("Hearth")} serves the Lambda API at ${bold(endpoint)}`);
   output.line(dim(`  microVMs by ${hearth.hypervisor.name}: ${hearth.hypervisor.reason}`));
   if (metricsUrl !== null) output.line(dim(`  metrics for Prometheus: ${metricsUrl}`));
+  output.line(dim(`  network of functions: ${hearth.network.mode} (${hearth.network.reason})`));
   output.line("\nFor the AWS CLI and every SDK, paste:");
   output.line(`  export AWS_ACCESS_KEY_ID=${keys.accessKeyId} AWS_SECRET_ACCESS_KEY=${keys.secretAccessKey}`);
   output.line(

@@ -2,13 +2,16 @@ import { Command, Option } from "commander";
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { openNetworks } from "../../worker/network/open.ts";
+import type { SlotNetwork } from "../../worker/network/slot-network.ts";
 import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
 import type { MicroVm, MicroVmExit } from "../../vmm/microvm.ts";
+import type { NetworkMode } from "../../wire/slot.ts";
 import { GuestConsole } from "../console.ts";
 import { CliError, EXIT_FAILURE, EXIT_OK, usageError } from "../errors.ts";
 import { HYPERVISORS } from "../hearth.ts";
 import type { HypervisorChoice } from "../hearth.ts";
-import { command, outputOf, wholeNumber } from "../program.ts";
+import { command, nameServerOption, networkOption, outputOf, wholeNumber } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
 import { IMAGES_DIRECTORY } from "../settings.ts";
 
@@ -19,6 +22,8 @@ interface RunOptions extends CommonOptions {
   readonly cpu?: number;
   readonly init: string;
   readonly hypervisor: HypervisorChoice;
+  readonly network: NetworkMode;
+  readonly nameServer?: readonly string[];
 }
 
 /** Ctrl-]: ends the microVM, as in telnet; everything else goes to the guest. */
@@ -33,6 +38,7 @@ export const vmCommand = (): Command => {
     "hearth vm run --image nodejs24.x --memory 256",
     "hearth vm run --init /bin/ls -- -l /etc",
     "echo 'echo hello from a guest; exit' | hearth vm run",
+    "hearth vm run --network nat --image ./root.erofs --init /sbin/init   # with eth0 that leads out",
     "hearth vm run --kernel ./linux --image ./root.erofs --init /sbin/init",
   ])
     .argument("[arguments...]", "for the program given with --init; no spaces in any of them")
@@ -42,6 +48,8 @@ export const vmCommand = (): Command => {
     .option("--cpu <number>", "host CPU it lives on", wholeNumber(0, 4095))
     .option("--init <path>", "program that the guest runs as PID 1", "/bin/sh")
     .addOption(new Option("--hypervisor <name>", "what it runs on").choices(HYPERVISORS).default("auto"))
+    .addOption(networkOption().default("none", "none"))
+    .addOption(nameServerOption())
     .action(runMicroVm);
   return new Command("vm")
     .summary("Run microVMs without functions")
@@ -60,6 +68,8 @@ const runMicroVm = async (args: readonly string[], options: RunOptions): Promise
   // stdout is the answer when machines read it.
   const screen = output.json ? process.stderr : process.stdout;
   const guest = new GuestConsole((bytes) => screen.write(bytes));
+  await using owned = new AsyncDisposableStack();
+  const network = await networkOf(options, owned);
   await using vm = await hypervisor.spawn({
     id: `run-${randomUUID().slice(0, 8)}`,
     memoryMib: options.memory,
@@ -67,14 +77,30 @@ const runMicroVm = async (args: readonly string[], options: RunOptions): Promise
     init: options.init,
     initArguments: args,
     ...(options.cpu === undefined ? {} : { cpu: options.cpu }),
+    ...(network === null ? {} : { network: { mtu: network.mtu } }),
     onConsole: (chunk) => guest.push(chunk),
     consoleInput: process.stdin,
   });
+  if (network !== null) vm.attachNetwork(network.slot.port);
   const exit = await attached(vm);
   guest.end();
   output.data({ ...exit, guestExitCode: guest.exitCode, durationMs: Math.round(performance.now() - startedMs) });
   if (exit.cause !== "guest" && guest.exitCode === null) output.note(`hearth: The microVM ended: ${exit.detail}`);
   process.exitCode = guest.exitCode ?? exitCodeOf(exit);
+};
+
+/** A network such as a slot has; the guest is told how to configure it, for nobody does that in there. */
+const networkOf = async (
+  { network, nameServer }: RunOptions,
+  owned: AsyncDisposableStack,
+): Promise<{ readonly slot: SlotNetwork; readonly mtu: number } | null> => {
+  const { networks } = await openNetworks(network, nameServer ?? null);
+  if (networks === null) return null;
+  owned.use(networks);
+  const slot = owned.use(await networks.take());
+  const { address, gateway, nameServers } = slot.guest;
+  process.stderr.write(`(eth0: address ${address}, gateway ${gateway}, name servers ${nameServers.join(", ")})\n`);
+  return { slot, mtu: networks.mtu };
 };
 
 /** For a guest whose PID 1 did not end: its own power-off is success; being ended by the user is what a shell calls 130; all else is failure. */
