@@ -1,3 +1,5 @@
+import { exhaustionText } from "../wire/exhaustion.ts";
+
 /** Exit codes of the command. */
 export const EXIT_OK = 0;
 export const EXIT_FAILURE = 1;
@@ -75,6 +77,8 @@ export const describeError = (error: unknown): Failure => {
       exitCode: EXIT_FAILURE,
     };
   }
+  const exhausted = "$metadata" in error ? null : exhaustionText(error);
+  if (exhausted !== null) return { message: `${error.message}.`, hint: exhausted, exitCode: EXIT_FAILURE };
   const service = "$metadata" in error;
   return { message: service ? `${error.message} (${error.name})` : error.message, hint: null, exitCode: EXIT_FAILURE };
 };

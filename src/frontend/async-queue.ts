@@ -150,14 +150,25 @@ export class AsyncQueue {
     const { eventId, functionName } = event;
     const verdict = await this.#attempt(event);
     metrics.event(outcomeOf(event, verdict));
-    switch (verdict.kind) {
-      case "again":
-        return store.retry(verdict.event, verdict.dueAtMs);
-      case "dropped":
-        log.warn({ requestId: eventId, functionName, why: verdict.why }, "an asynchronous invocation was given up");
-        return store.settle(eventId);
-      case "done":
-        return store.settle(eventId);
+    if (verdict.kind === "dropped") {
+      log.warn({ requestId: eventId, functionName, why: verdict.why }, "an asynchronous invocation was given up");
+    }
+    await this.#untilStored(() =>
+      verdict.kind === "again" ? store.retry(verdict.event, verdict.dueAtMs) : store.settle(eventId),
+    );
+  }
+
+  /** What became of an event is written down however long the disk is full: it must not run again for that. */
+  async #untilStored(write: () => Promise<void>): Promise<void> {
+    const { clock, log } = this.#services;
+    for (;;) {
+      try {
+        return await write();
+      } catch (error) {
+        if (this.#stopped.signal.aborted) throw error;
+        log.error({ err: error }, "the queue could not be written; trying again");
+        await clock.sleep(limits.ASYNC_BACKOFF_MS_MIN, this.#stopped.signal);
+      }
     }
   }
 
@@ -169,6 +180,7 @@ export class AsyncQueue {
         qualifier: event.qualifier === LATEST ? null : event.qualifier,
         requestId: event.eventId,
         payload: event.payload,
+        asynchronous: true,
         clientContext: null,
         traceId: event.traceId,
       });

@@ -20,6 +20,7 @@ export interface InvokeCall {
   readonly qualifier: string | null;
   readonly requestId: string;
   readonly payload: Uint8Array;
+  readonly asynchronous: boolean;
   /** JSON text, decoded. */
   readonly clientContext: string | null;
   readonly traceId: string | null;
@@ -59,6 +60,7 @@ const requestOf = (services: InvokeServices, call: InvokeCall): InvocationReques
   cognitoIdentity: null,
   traceId: call.traceId,
   payload: call.payload,
+  asynchronous: call.asynchronous,
   receivedAtMs: services.clock.now(),
 });
 

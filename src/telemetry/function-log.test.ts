@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { appendFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -59,6 +59,41 @@ test("a flood is dropped, counted and told, and memory stays bounded", async () 
   assert.equal(logs.droppedRecords, 100 - kept);
   assert.ok(records.some((text) => text.startsWith(`LOGS_DROPPED Records: ${100 - kept}\t`)));
   assert.equal(records.at(-1), "after");
+});
+
+test("a line that a crash cut off costs no other line", async () => {
+  await using directory = await temporaryDirectory();
+  const first = new FunctionLogs(directory.path);
+  first.stream("f", "s").write({ timeMs: 1, text: "whole" });
+  await first.close();
+  await appendFile(join(directory.path, "f", "log.jsonl"), '{"timeMs":2,"stre');
+  const second = new FunctionLogs(directory.path);
+  for (const text of ["next", "and next"]) {
+    second.stream("f", "s").write({ timeMs: 3, text });
+    await second.flush();
+  }
+  assert.deepEqual(await recordsOf(directory.path, "f"), ["whole", "next", "and next"]);
+});
+
+test("what the disk does not take is counted, and told when it takes something again", async () => {
+  await using directory = await temporaryDirectory();
+  const blocked = join(directory.path, "logs");
+  await writeFile(blocked, "");
+  const errors: unknown[] = [];
+  const logs = new FunctionLogs(blocked, { onError: (error) => errors.push(error) });
+  const sink = logs.stream("f", "s");
+  for (const text of ["a", "b"]) {
+    sink.write({ timeMs: 1, text });
+    await sink.flush();
+  }
+  assert.equal(errors.length, 2);
+  assert.equal(logs.droppedRecords, 2);
+  await rm(blocked);
+  sink.write({ timeMs: 2, text: "c" });
+  await sink.flush();
+  const [kept, told = ""] = await recordsOf(blocked, "f");
+  assert.equal(kept, "c");
+  assert.match(told, /^LOGS_DROPPED Records: 2\t/);
 });
 
 test("an error of the disk is told and stops nothing", async () => {

@@ -24,6 +24,8 @@ export interface LogRecord {
 /** Where a slot's log goes. Never blocks and never throws: under a flood records are dropped and counted. */
 export interface LogSink {
   write(record: LogRecord): void;
+  /** Resolves when everything so far is on file, or the disk refused it. Never rejects. */
+  flush(): Promise<void>;
 }
 
 export interface FunctionLogsOptions {
@@ -52,6 +54,16 @@ interface Budget {
 }
 
 type Limits = Required<Omit<FunctionLogsOptions, "onError">>;
+
+/** Ends a last line that was cut off, by a crash or by a full disk: it must not take the next one along. Bytes of the file. */
+const endLine = async (handle: FileHandle): Promise<number> => {
+  const { size } = await handle.stat();
+  if (size === 0) return 0;
+  const { buffer: last } = await handle.read(Buffer.alloc(1), 0, 1, size - 1);
+  if (last.toString() === "\n") return size;
+  await handle.write("\n");
+  return size + 1;
+};
 
 /** The log of one function: batches in memory, one file on disk, rotated by size. */
 class FunctionLog {
@@ -84,9 +96,7 @@ class FunctionLog {
       this.#pendingBytes + line.length > this.#limits.pendingBytesMax ||
       this.#budget.pendingBytes + line.length > this.#limits.pendingBytesTotalMax
     ) {
-      this.#droppedRecords += 1;
-      this.#budget.droppedRecords += 1;
-      this.#droppedBytes += record.text.length;
+      this.#drop(1, record.text.length);
       return;
     }
     this.#pending.push(line);
@@ -116,10 +126,16 @@ class FunctionLog {
     if (batch.length === 0) return;
     if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
     this.#pending = [];
-    if (this.#droppedRecords > 0) batch.push(this.#droppedLine());
+    const records = batch.length;
+    const [droppedRecords, droppedBytes] = [this.#droppedRecords, this.#droppedBytes];
+    if (droppedRecords > 0) batch.push(this.#droppedLine());
     try {
       await this.#append(Buffer.from(batch.join("")));
     } catch (error) {
+      this.#drop(records, batchBytes);
+      // They were not told of.
+      this.#droppedRecords += droppedRecords;
+      this.#droppedBytes += droppedBytes;
       await this.#closeFile();
       throw error;
     } finally {
@@ -131,11 +147,17 @@ class FunctionLog {
     else this.#idleTimer = setTimeout(() => void this.close(), LOG_OPEN_MS).unref();
   }
 
+  #drop(records: number, bytes: number): void {
+    this.#droppedRecords += records;
+    this.#budget.droppedRecords += records;
+    this.#droppedBytes += bytes;
+  }
+
   #droppedLine(): string {
     const timeMs = Date.now();
     const text = platformText(timeMs, {
       type: "logsDropped",
-      reason: "the function writes faster than its log can be kept",
+      reason: "the log could not be kept: the function writes too fast, or the disk took no more",
       records: this.#droppedRecords,
       bytes: this.#droppedBytes,
     });
@@ -161,10 +183,10 @@ class FunctionLog {
   async #open(): Promise<{ readonly handle: FileHandle; bytes: number }> {
     if (this.#file !== null) return this.#file;
     await mkdir(this.#directory, { recursive: true, mode: 0o750 });
-    const handle = await open(join(this.#directory, LOG_FILE), "a", 0o640);
+    const handle = await open(join(this.#directory, LOG_FILE), "a+", 0o640);
     this.#budget.openFiles += 1;
     this.#file = { handle, bytes: 0 };
-    this.#file.bytes = (await handle.stat()).size;
+    this.#file.bytes = await endLine(handle);
     return this.#file;
   }
 
@@ -225,7 +247,7 @@ export class FunctionLogs {
     }
     const kept = log;
     const streamJson = JSON.stringify(streamName);
-    return { write: (record) => kept.write(streamJson, record) };
+    return { write: (record) => kept.write(streamJson, record), flush: () => kept.flush() };
   }
 
   /** Everything written so far is in the files when this resolves. */

@@ -10,6 +10,8 @@ export interface InvocationRequest {
   readonly cognitoIdentity: string | null;
   readonly traceId: string | null;
   readonly payload: Uint8Array;
+  /** Nobody waits for the answer, so the log is all that will tell of it: it is on file before the invocation counts as done. */
+  readonly asynchronous: boolean;
   /** Unix ms at which the Frontend took the request. */
   readonly receivedAtMs: number;
 }

@@ -35,6 +35,11 @@ export class SlotLog {
     return bytes;
   }
 
+  /** Resolves when all of it so far is on file, or the disk refused it. */
+  written(): Promise<void> {
+    return this.#sink.flush();
+  }
+
   platform(event: PlatformEvent): void {
     const timeMs = this.#nowMs();
     this.#line(timeMs, platformLine(this.#format, timeMs, event));

@@ -42,6 +42,7 @@ const REQUEST = {
   cognitoIdentity: null,
   traceId: null,
   payload: Buffer.from('{"a":1}'),
+  asynchronous: false,
   receivedAtMs: 0,
 };
 
@@ -99,7 +100,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
         versionArn: "arn",
       }),
       image: () => Promise.resolve("/code.erofs"),
-      logSink: () => ({ write: ({ text }) => lines.push(text) }),
+      logSink: () => ({ write: ({ text }) => lines.push(text), flush: () => Promise.resolve() }),
       changed: (changed) => states.push(changed.info.state),
       warn: (_message, error) => assert.fail(String(error)),
     },

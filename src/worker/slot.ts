@@ -3,6 +3,8 @@ import type { LogSink } from "../telemetry/function-log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { GuestDevice } from "../vmm/microvm.ts";
 import { serviceFailure } from "../wire/errors.ts";
+import type { ServiceError } from "../wire/errors.ts";
+import { exhaustion } from "../wire/exhaustion.ts";
 import { functionKey } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import type { FunctionError, InvocationReport, InvocationRequest } from "../wire/invocation.ts";
@@ -91,6 +93,8 @@ export class Slot {
   #invocations = 0;
   #initDurationMs: number | null = null;
   #memoryBytes = 0;
+  /** Why it could not start, when that is not the slot's own fault. */
+  #failure: ServiceError | null = null;
   #endReason: string | null = null;
   #ended: Promise<void> | null = null;
 
@@ -152,6 +156,7 @@ export class Slot {
       this.#logInitStart();
       booted.link.send(ToShim.Configure, this.#configuration({ root, code, scratch, layers }));
     } catch (error) {
+      this.#failure = exhaustion(error);
       await this.end(error instanceof Error ? error.message : String(error));
     }
   }
@@ -186,6 +191,7 @@ export class Slot {
       const done = await frames.done;
       const ended = this.#report(request, frames, done, cold);
       this.#afterInvocation();
+      if (request.asynchronous) await this.#log.written();
       return ended;
     } finally {
       clearTimeout(readOn);
@@ -235,7 +241,7 @@ export class Slot {
 
   async #end(reason: string): Promise<void> {
     this.#endReason = reason;
-    const gone = serviceFailure(`The microVM ended before the invocation did: ${reason}`);
+    const gone = this.#failure ?? serviceFailure(`The microVM ended before the invocation did: ${reason}`);
     this.#state.to("Dead");
     this.#freezer?.close();
     this.#log.flush();

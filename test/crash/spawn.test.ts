@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync } from "node:fs";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
@@ -9,6 +9,7 @@ import { UmlHypervisor } from "../../src/vmm/hypervisors/uml/hypervisor.ts";
 import { detectCgroups } from "../../src/vmm/jail/cgroup.ts";
 import { eventually } from "../functional/hearth.ts";
 import { TestGuest } from "../vmm/guest.ts";
+import { processesIn } from "./processes.ts";
 import { Random } from "./random.ts";
 
 const MONITOR = fileURLToPath(new URL("monitor.ts", import.meta.url));
@@ -16,19 +17,6 @@ const ROUNDS = 12;
 const KILL_AFTER_MS_MAX = 40;
 /** Less than a guest takes to find out by itself that it has no host. */
 const END_MS_MAX = 3_000;
-
-/** Command lines of processes that know a directory, and so belong to a microVM there. */
-const processesIn = (directory: string): string[] =>
-  readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .flatMap((pid) => {
-      try {
-        const text = readFileSync(`/proc/${pid}/cmdline`, "utf8").replaceAll("\0", " ");
-        return text.includes(`${directory}/`) ? [`${pid} ${text}`] : [];
-      } catch {
-        return []; // ended meanwhile
-      }
-    });
 
 const groupsOf = (pid: number | undefined): string[] =>
   [...detectCgroups().parents.values()].flatMap((parent) =>

@@ -62,8 +62,8 @@ export class TestHearth implements AsyncDisposable {
     return pid;
   }
 
-  /** Starts it (again), on a free port. */
-  async start(): Promise<void> {
+  /** Starts it (again), on a free port, with further environment variables. Throws when it ends before it serves. */
+  async start(environment: Readonly<Record<string, string>> = {}): Promise<void> {
     const started = spawn(
       process.execPath,
       [
@@ -78,7 +78,7 @@ export class TestHearth implements AsyncDisposable {
         "debug",
         ...this.#options,
       ],
-      { stdio: ["ignore", "pipe", "pipe"] },
+      { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...environment } },
     );
     this.#process = started;
     started.stderr.setEncoding("utf8").on("data", (text: string) => (this.log += text));
@@ -92,6 +92,15 @@ export class TestHearth implements AsyncDisposable {
     this.#announcement = JSON.parse(line) as Announcement;
     const left = await gone(this.#orphans.splice(0), STOP_MS_MAX);
     if (left.length > 0) throw new Error(`a killed Hearth's processes outlive the next start: ${namesOf(left)}`);
+  }
+
+  get isRunning(): boolean {
+    return this.#process !== null && this.#process.exitCode === null && this.#process.signalCode === null;
+  }
+
+  /** Resolves when the process has ended, however. */
+  async ended(): Promise<void> {
+    if (this.#process !== null && this.isRunning) await once(this.#process, "exit");
   }
 
   /** A client with nothing but endpoint, region and keys. */

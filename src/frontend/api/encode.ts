@@ -1,4 +1,5 @@
 import { ServiceError, serviceFailure } from "../../wire/errors.ts";
+import { exhaustion } from "../../wire/exhaustion.ts";
 import { ERRORS } from "./model.ts";
 import type { Operation, Shape, Structure } from "./model.ts";
 
@@ -64,7 +65,7 @@ export const encodeOutput = (operation: Operation, output: Readonly<Record<strin
 export const asServiceError = (thrown: unknown): ServiceError =>
   thrown instanceof ServiceError
     ? thrown
-    : serviceFailure("An error occurred and the request cannot be processed.", thrown);
+    : (exhaustion(thrown) ?? serviceFailure("An error occurred and the request cannot be processed.", thrown));
 
 /** An error as Lambda sends it: its name in a header, its members in JSON, the message spelt as the model says. */
 export const encodeError = (error: ServiceError): HttpAnswer => {

@@ -79,6 +79,7 @@ export const callOf = (
     functionName,
     qualifier,
     requestId: request.requestId,
+    asynchronous: false,
     payload: eventOf(input.Payload, "RequestResponse", limits.PAYLOAD_BYTES_MAX),
     clientContext: contextOf(input.ClientContext),
     traceId,

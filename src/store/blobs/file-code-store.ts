@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { rmSync, statSync } from "node:fs";
+import { existsSync, rmSync, statSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Digest } from "../../wire/function.ts";
@@ -104,6 +104,11 @@ class FileCodeStore implements CodeStore {
       await moveIntoPlace(join(work, "zip"), zipPath);
       const { unzippedBytes } = archive;
       return this.#remember({ digest, zipPath, zipBytes: zip.byteLength, imagePath, unzippedBytes });
+    } catch (error) {
+      // An image without its archive would be nobody's until the next start.
+      const { zipPath, imagePath } = this.#paths(digest);
+      if (!existsSync(zipPath)) await rm(imagePath, { force: true });
+      throw error;
     } finally {
       await rm(work, { recursive: true, force: true });
     }

@@ -46,11 +46,19 @@ export class GroupCommit {
       }
       this.#database.exec("COMMIT");
     } catch (error) {
-      if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
+      this.#rollBack();
       for (const write of writes) write.failed(error);
       return;
     }
     for (const write of done) write.committed();
+  }
+
+  #rollBack(): void {
+    try {
+      if (this.#database.isTransaction) this.#database.exec("ROLLBACK");
+    } catch {
+      // The transaction is not committed, which is what matters; the next one begins with its own error, or without.
+    }
   }
 
   #runOne(write: Write): boolean {
@@ -60,6 +68,8 @@ export class GroupCommit {
       this.#database.exec("RELEASE one");
       return true;
     } catch (error) {
+      // A full disk ends the whole transaction by itself ("Response To Errors Within A Transaction" in SQLite's manual).
+      if (!this.#database.isTransaction) throw error;
       this.#database.exec("ROLLBACK TO one; RELEASE one");
       write.failed(error);
       return false;

@@ -1,0 +1,72 @@
+import { ServiceError } from "./errors.ts";
+
+/*
+ * What the host has run out of, told from a system call's or SQLite's error: which limit, and what to do. The service
+ * goes on, and so does the request when it is tried again once there is room: 503, which SDKs and the asynchronous
+ * queue try again by themselves.
+ */
+
+const UNAVAILABLE = 503;
+
+const DISK = "There is no space left on the disk of Hearth's data directory, so nothing was stored.";
+const DISK_REMEDY = "Free some (remove functions or logs), then try again.";
+
+/** By error code: what is used up, and what helps. */
+const EXHAUSTED: ReadonlyMap<string, string> = new Map([
+  ["ENOSPC", `${DISK} ${DISK_REMEDY}`],
+  ["EDQUOT", `The disk quota of Hearth's data directory is used up, so nothing was stored. ${DISK_REMEDY}`],
+  ["EROFS", "Hearth's data directory cannot be written: its file system is mounted read-only. Mount it writable."],
+  [
+    "EMFILE",
+    "Hearth has as many files open as it may (RLIMIT_NOFILE). Try again when fewer invocations run, or raise the limit (`ulimit -n`) before it starts.",
+  ],
+  [
+    "ENFILE",
+    "This host has as many files open as it may (sysctl fs.file-max). Try again when fewer are, or raise the limit.",
+  ],
+  [
+    "EAGAIN",
+    "Hearth may start no further process (`ulimit -u`, or pids.max of its control group). Try again when fewer invocations run, or raise the limit.",
+  ],
+  [
+    "ENOMEM",
+    "This host has no memory left for a further microVM. Try again when fewer invocations run, or give it more memory.",
+  ],
+]);
+
+/** Result codes of SQLite ("Result and Error Codes" in its documentation). */
+const SQLITE_NOMEM = 7;
+const SQLITE_FULL = 13;
+
+/** EAGAIN says that a process could not be made only where one was to be made. */
+const isSpawn = (error: Error): boolean =>
+  error.name === "NativeError" || ("syscall" in error && String(error.syscall).startsWith("spawn"));
+
+const codeOf = (error: unknown): string | null => {
+  if (!(error instanceof Error)) return null;
+  if ("errcode" in error && error.errcode === SQLITE_FULL) return "ENOSPC";
+  if ("errcode" in error && error.errcode === SQLITE_NOMEM) return "ENOMEM";
+  const known = "code" in error && typeof error.code === "string" && EXHAUSTED.has(error.code) ? error.code : null;
+  if (known !== null && (known !== "EAGAIN" || isSpawn(error))) return known;
+  return error.cause === undefined ? null : codeOf(error.cause);
+};
+
+/** The sentence for an error that says the host has run out of something; null for any other. */
+export const exhaustionText = (error: unknown): string | null => EXHAUSTED.get(codeOf(error) ?? "") ?? null;
+
+/** The same as the error a client is told. A ServiceError stays what it is. */
+export const exhaustion = (error: unknown): ServiceError | null => {
+  const text = error instanceof ServiceError ? null : exhaustionText(error);
+  return text === null ? null : unavailable(text, error);
+};
+
+/** 503 ServiceUnavailableException: not now, but as it is later. */
+export const unavailable = (message: string, cause?: unknown): ServiceError =>
+  new ServiceError("ServiceUnavailableException", UNAVAILABLE, message, { Type: "Service" }, cause);
+
+/** The same for what a tool of the system wrote to its standard error. */
+export const toolExhaustion = (stderr: string): ServiceError | null => {
+  if (/No space left on device/.test(stderr)) return unavailable(`${DISK} ${DISK_REMEDY}`);
+  if (/Disk quota exceeded/.test(stderr)) return unavailable(EXHAUSTED.get("EDQUOT") ?? DISK);
+  return null;
+};

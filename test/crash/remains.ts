@@ -1,0 +1,123 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { DatabaseSync } from "node:sqlite";
+import { dataFiles } from "../../src/cli/settings.ts";
+import { detectCgroups } from "../../src/vmm/jail/cgroup.ts";
+import { eventually } from "../functional/hearth.ts";
+import type { MarkedCodes } from "./code.ts";
+import { processesIn } from "./processes.ts";
+
+/** An event that is still in the queue. */
+export interface QueuedEvent {
+  readonly eventId: string;
+  readonly claimed: boolean;
+}
+
+/** Less than a guest takes to find out by itself that it has no host. */
+const END_MS_MAX = 3_000;
+/** What may lie in a data directory; every other name is something left over. */
+const DATA_FILES =
+  /^(?:credentials|endpoint|hearth\.(?:pid|db|db-wal|db-shm)|lock|control\.sock|logs|code|vm|scratch)$/;
+
+/** Nobody has cleaned up yet: every process of the dead Hearth has ended by itself. */
+export const assertProcessesEnd = async (dataDir: string): Promise<void> => {
+  await eventually(
+    "every process of the killed Hearth and of its microVMs ends",
+    async () => (processesIn(dataDir).length === 0 ? true : null),
+    END_MS_MAX,
+  ).catch((error: unknown) => {
+    throw new Error(`${String(error)}: ${processesIn(dataDir).join("\n")}`);
+  });
+};
+
+/** The database as the kill left it, looked at in a copy: sound, with the events that are still queued. */
+export const assertDatabaseSound = (dataDir: string, codes: MarkedCodes): QueuedEvent[] => {
+  const { database: file, code } = dataFiles(dataDir);
+  const copy = mkdtempSync(join(tmpdir(), "hearth-crash-"));
+  try {
+    for (const end of ["", "-wal"]) if (existsSync(file + end)) copyFileSync(file + end, join(copy, `db${end}`));
+    using database = new DatabaseSync(join(copy, "db"));
+    if (Number(database.prepare("PRAGMA user_version").get()?.["user_version"]) === 0) return [];
+    assert.deepEqual({ ...database.prepare("PRAGMA integrity_check").get() }, { integrity_check: "ok" });
+    assert.deepEqual(database.prepare("PRAGMA foreign_key_check").all(), []);
+    for (const { record } of database.prepare("SELECT record FROM versions").all()) {
+      const { digest } = (JSON.parse(String(record)) as { readonly code: { readonly digest: string } }).code;
+      assertCode(code, digest, codes);
+    }
+    const events = database.prepare("SELECT event_id, claimed_instance FROM events").all();
+    return events.map((row) => ({ eventId: String(row["event_id"]), claimed: row["claimed_instance"] !== null }));
+  } finally {
+    rmSync(copy, { recursive: true });
+  }
+};
+
+const checked = new Set<string>();
+
+/** A function's code is there in both its forms, and right. */
+const assertCode = (directory: string, digest: string, codes: MarkedCodes): void => {
+  const image = join(directory, `${digest}.erofs`);
+  assert.ok(existsSync(image), `image of ${digest}`);
+  const zip = readFileSync(join(directory, `${digest}.zip`));
+  assert.equal(createHash("sha256").update(zip).digest("hex"), digest);
+  if (checked.has(image)) return;
+  const tree = mkdtempSync(join(tmpdir(), "hearth-crash-"));
+  try {
+    execFileSync("fsck.erofs", [`--extract=${tree}`, image], { stdio: "ignore" });
+    const sha256 = createHash("sha256").update(zip).digest("base64");
+    assert.equal(readFileSync(join(tree, "mark"), "utf8"), codes.markOf(sha256));
+  } finally {
+    rmSync(tree, { recursive: true });
+  }
+  checked.add(image);
+};
+
+/** After a start: of Hearths that were killed (`dead`, as they stand in names) nothing is left, and all there is has its owner. */
+export const assertNothingLeft = (dataDir: string, dead: readonly string[]): void => {
+  const files = dataFiles(dataDir);
+  const ofDead = (name: string): boolean => dead.some((owner) => name.includes(`.${owner}.`));
+  const groups = [...detectCgroups().parents.values()].flatMap((parent) => readdirSync(parent));
+  assert.deepEqual(
+    groups.filter((name) => dead.some((owner) => name.endsWith(`.${owner}`))),
+    [],
+    "cgroups",
+  );
+  for (const directory of [files.run, files.scratch].filter((path) => existsSync(path))) {
+    const names = readdirSync(directory);
+    const marks = names.filter((name) => name.startsWith(".owner."));
+    assert.deepEqual(marks.filter(ofDead), [], "marks of the dead");
+    const owned = new Set(marks.map((mark) => mark.replace(/^\.owner\.\d+-\d+\./, "")));
+    const others = names.filter((name) => !name.startsWith(".") && !owned.has(name));
+    // Between the look at the list and now a microVM may have ended.
+    assert.deepEqual(
+      others.filter((name) => existsSync(join(directory, name))),
+      [],
+      "directories of nobody",
+    );
+    assert.deepEqual(
+      names.filter((name) => /^\.kernel-.*\./.test(name)),
+      [],
+      "kernels copied by half",
+    );
+  }
+  assert.deepEqual(
+    readdirSync(dataDir).filter((name) => !DATA_FILES.test(name)),
+    [],
+    "files of no known use",
+  );
+  assert.ok(!readFileSync("/proc/mounts", "utf8").includes(dataDir), "mounts");
+  assertCodeTidy(files.code);
+};
+
+/** Every file in the code store is one of a pair, so that the collector finds it. Nothing is being uploaded now. */
+const assertCodeTidy = (directory: string): void => {
+  const names = new Set(readdirSync(directory));
+  const alone = [...names].filter((name) => {
+    const [, digest, form] = /^([0-9a-f]{64})\.(zip|erofs)$/.exec(name) ?? [];
+    return digest === undefined || !names.has(`${digest}.${form === "zip" ? "erofs" : "zip"}`);
+  });
+  assert.deepEqual(alone, [], "code by half");
+};
