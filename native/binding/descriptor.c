@@ -71,18 +71,6 @@ static napi_value write_descriptor(napi_env env, napi_callback_info info)
 	return from_result(env, write(to_int(env, argument[0]), bytes, length));
 }
 
-/* openPath(path): a descriptor that only names a file or directory (O_PATH), not following a last symbolic link. */
-static napi_value open_path(napi_env env, napi_callback_info info)
-{
-	char path[4096];
-	napi_value argument[1];
-
-	arguments(env, info, argument, 1);
-	if (!to_text(env, argument[0], path, sizeof(path)))
-		return from_int(env, -ENAMETOOLONG);
-	return from_result(env, open(path, O_PATH | O_CLOEXEC | O_NOFOLLOW));
-}
-
 /* pipe(ends, ours): ends[0] for reading, ends[1] for writing; ends[ours] does not block, the other is for a child. */
 static napi_value make_pipe(napi_env env, napi_callback_info info)
 {
@@ -104,6 +92,5 @@ void descriptor_register(napi_env env, napi_value exports)
 	export_function(env, exports, "signal", signal_descriptor);
 	export_function(env, exports, "read", read_descriptor);
 	export_function(env, exports, "write", write_descriptor);
-	export_function(env, exports, "openPath", open_path);
 	export_function(env, exports, "pipe", make_pipe);
 }

@@ -3,10 +3,11 @@
  * that hears of its violations to the monitor, and becomes the program. bwrap can install a filter itself, but
  * not one with such a descriptor, and without it nobody learns which call was refused.
  *
- *     jail-enter PROGRAM ARGUMENT…
+ *     jail-enter DIRECTORY PROGRAM ARGUMENT…
  *
  * Descriptor 3 is a socket (SOCK_SEQPACKET) to the monitor, which has sent the filter as one message: an array of
- * struct sock_filter. The answer is one byte with the descriptor. The program gets descriptors 0, 1 and 2 only, and
+ * struct sock_filter. The answer is one byte with the filter's listener and DIRECTORY, as which the monitor reaches the
+ * program's own files. The program gets descriptors 0, 1 and 2 only, and
  * one word as its environment, because a UML kernel finds the end of its stack by it. Any failure is said on
  * descriptor 2 and ends with code 125.
  */
@@ -37,11 +38,11 @@ static void fail(const char *what)
 	_exit(FAILURE);
 }
 
-static void send_listener(int listener)
+static void send_descriptors(const int descriptors[2])
 {
 	union {
 		struct cmsghdr header; /* for its alignment */
-		char bytes[CMSG_SPACE(sizeof(int))];
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
 	} control;
 	char byte = 0;
 	struct iovec vector = { &byte, 1 };
@@ -52,8 +53,8 @@ static void send_listener(int listener)
 	memset(&control, 0, sizeof(control));
 	control.header.cmsg_level = SOL_SOCKET;
 	control.header.cmsg_type = SCM_RIGHTS;
-	control.header.cmsg_len = CMSG_LEN(sizeof(int));
-	memcpy(CMSG_DATA(&control.header), &listener, sizeof(int));
+	control.header.cmsg_len = CMSG_LEN(2 * sizeof(int));
+	memcpy(CMSG_DATA(&control.header), descriptors, 2 * sizeof(int));
 	if (sendmsg(MONITOR, &message, MSG_NOSIGNAL) != 1)
 		fail("reach the monitor");
 }
@@ -63,10 +64,13 @@ int main(int argc, char **argv)
 	static struct sock_filter instructions[INSTRUCTIONS_MAX];
 	struct sock_fprog filter = { .filter = instructions };
 	char *const environment[] = { "PWD=/", NULL };
-	int program, listener;
+	int program, descriptors[2];
 	ssize_t bytes;
 
-	program = open(argc > 1 ? argv[1] : "", O_PATH | O_CLOEXEC);
+	descriptors[1] = open(argc > 2 ? argv[1] : "", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (descriptors[1] < 0)
+		fail("open its directory");
+	program = open(argv[2], O_PATH | O_CLOEXEC);
 	if (program < 0)
 		fail("open the program");
 	bytes = recv(MONITOR, instructions, sizeof(instructions), 0);
@@ -76,11 +80,11 @@ int main(int argc, char **argv)
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		fail("give up new privileges");
 	/* From here on only calls that the filter allows. */
-	listener = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter);
-	if (listener < 0)
+	descriptors[0] = (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &filter);
+	if (descriptors[0] < 0)
 		fail("install its filter");
-	send_listener(listener);
+	send_descriptors(descriptors);
 	syscall(SYS_close_range, MONITOR, ~0U, 4 /* CLOSE_RANGE_CLOEXEC */);
-	syscall(SYS_execveat, program, "", argv + 1, environment, AT_EMPTY_PATH);
+	syscall(SYS_execveat, program, "", argv + 2, environment, AT_EMPTY_PATH);
 	fail("run the program");
 }

@@ -1,21 +1,15 @@
 import { execFile } from "node:child_process";
-import { access, constants, readdir, readFile, statfs } from "node:fs/promises";
+import { access, constants, readdir, statfs } from "node:fs/promises";
 import { availableParallelism, freemem, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
+import { fail, ok, textOf, warn, type Finding } from "./finding.ts";
 import { forwardDroppers } from "../worker/network/firewalls.ts";
 import { hostNameServers } from "../worker/network/name-servers.ts";
 import { probeNetworks } from "../worker/network/open.ts";
 import { bytes } from "./output.ts";
-
-/** What one look at the machine found. `fix` says what to do when it is not ok. */
-export interface Finding {
-  readonly name: string;
-  readonly level: "ok" | "warn" | "fail";
-  readonly detail: string;
-  readonly fix: string | null;
-}
+import { protections } from "./protections.ts";
 
 const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const GIB = 1024 ** 3;
@@ -25,12 +19,6 @@ const DISK_BYTES_WANTED = 2 * GIB;
 const FDS_PER_MICROVM = 24;
 const PIDS_PER_MICROVM = 8;
 const MICROVMS_WANTED = 100;
-
-const ok = (name: string, detail: string): Finding => ({ name, level: "ok", detail, fix: null });
-const warn = (name: string, detail: string, fix: string): Finding => ({ name, level: "warn", detail, fix });
-const fail = (name: string, detail: string, fix: string): Finding => ({ name, level: "fail", detail, fix });
-
-const textOf = (path: string): Promise<string | null> => readFile(path, "utf8").catch(() => null);
 
 const canUse = (path: string, mode: number = constants.R_OK): Promise<boolean> =>
   access(path, mode).then(
@@ -212,6 +200,7 @@ export const examine = async (dataDir: string): Promise<Finding[]> => [
   await cgroupsWritable(),
   await program("bwrap", "--version", "it is the jail of every microVM", "bubblewrap"),
   await namespaces(),
+  ...(await protections()),
   await network(),
   await program("mkfs.erofs", null, "it makes images of functions' code", "erofs-utils"),
   ...(await built()),

@@ -62,6 +62,10 @@ export const SOCKET_PATH_BYTES_MAX = 107;
 
 /** Limits of the hypervisor's process itself. */
 export const JAIL_OPEN_FILES_MAX = 256;
+/** Its stack; UML sets itself the same. */
+export const JAIL_STACK_BYTES_MAX: number = 8 * KIB * KIB;
+/** What it may write to the directory of its own: a socket, and a file with its number. */
+export const JAIL_DIRECTORY_BYTES_MAX: number = 64 * KIB;
 /** Host memory of a microVM beyond its guest's: page tables, kernel stacks, and the page cache of its drives. */
 export const JAIL_MEMORY_OVERHEAD_BYTES: number = 64 * KIB * KIB;
 /** Tasks of one microVM on the host: every process of the guest is one there. */

@@ -12,7 +12,6 @@ interface Binding {
   signal(fd: number, socket: 0 | 1): number;
   read(fd: number, bytes: Uint8Array): number;
   write(fd: number, bytes: Uint8Array): number;
-  openPath(path: string): number;
   pipe(ends: Int32Array, ours: 0 | 1): number;
   mapMemory(fd: number, offset: number, bytes: number): ArrayBuffer | number;
   unmapMemory(memory: ArrayBuffer): number;
@@ -72,7 +71,15 @@ export const MESSAGE_DESCRIPTORS_MAX = 8;
 export const RECEIVE_DESCRIPTORS_LENGTH: number = 1 + MESSAGE_DESCRIPTORS_MAX;
 
 /** Setting RLIMIT_*: numbers of Linux on x86-64 and arm64. */
-export const ResourceLimit = { fileBytes: 1, coreBytes: 4, openFiles: 7 } as const;
+export const ResourceLimit = {
+  fileBytes: 1,
+  stackBytes: 3,
+  coreBytes: 4,
+  processes: 6,
+  openFiles: 7,
+  lockedBytes: 8,
+  messageQueueBytes: 12,
+} as const;
 
 let loaded: Binding | null = null;
 

@@ -6,8 +6,7 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/keyctl.h>
-#include <linux/perf_event.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -26,7 +25,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-static char buffer[4096];
+static char buffer[4096], path[4096];
 
 /* A system call with as many arguments as are given, the others 0. */
 #define CALL(...) call((const long[7]){ __VA_ARGS__ })
@@ -73,6 +72,61 @@ static long write_to(const char *path)
 	int fd = open(path, O_WRONLY);
 
 	return fd < 0 ? -1 : write(fd, "0\n", 2);
+}
+
+/* Bytes that fit into files below a directory, in KiB. */
+static long fill(const char *directory)
+{
+	long bytes = 0;
+
+	for (int i = 0; i < 100000; i++) {
+		int fd;
+
+		snprintf(path, sizeof(path), "%s/%d", directory, i);
+		fd = open(path, O_WRONLY | O_CREAT, 0600);
+		for (ssize_t written = 0; fd >= 0 && (written = write(fd, buffer, sizeof(buffer))) > 0;)
+			bytes += written;
+		if (fd < 0 || close(fd) < 0)
+			break;
+	}
+	printf("%ld KiB, then ", bytes / 1024);
+	return -1;
+}
+
+static long grow(long mib)
+{
+	return ftruncate(memfd_create("attack", 0), mib << 20);
+}
+
+/* Processes that can be made. */
+static long fork_bomb(void)
+{
+	long made = 0;
+
+	for (pid_t child; (child = (pid_t)CALL(SYS_clone, SIGCHLD)) >= 0; made++)
+		if (child == 0)
+			for (;;)
+				poll(NULL, 0, -1);
+	printf("%ld, then ", made);
+	return -1;
+}
+
+static long allocate(long mib)
+{
+	for (long i = 0; i < mib; i++)
+		memset(mmap(NULL, 1 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0), 1, 1 << 20);
+	return 0;
+}
+
+/* Descriptors that are open, into the buffer; and all that is in the environment. */
+static long inherited(char **environment)
+{
+	for (int fd = 0; fd < 1024; fd++)
+		if (fcntl(fd, F_GETFD) >= 0)
+			printf("%d ", fd);
+	for (; *environment; environment++)
+		printf("%s ", *environment);
+	return 0;
 }
 
 static long connect_to(const char *path, size_t length)
@@ -146,6 +200,11 @@ static int objects(const char *name, const char *argument, long *result)
 	ATTEMPT("connect", connect_to(argument, strlen(argument)))
 	ATTEMPT("connect-abstract", connect_to("\0hearth-attack", 14))
 	ATTEMPT("kill", kill(atoi(argument), SIGKILL))
+	ATTEMPT("fill", fill(argument))
+	ATTEMPT("grow", grow(atol(argument)))
+	ATTEMPT("fork-bomb", fork_bomb())
+	ATTEMPT("allocate", allocate(atol(argument)))
+	ATTEMPT("inherited", inherited(environ))
 	ATTEMPT("files-limit", prlimit(0, RLIMIT_NOFILE, &(struct rlimit){ 65536, 65536 }, NULL))
 	return 0;
 #undef ATTEMPT

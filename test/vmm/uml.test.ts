@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, renameSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -11,6 +11,7 @@ import { after, before, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { UmlHypervisor } from "../../src/vmm/hypervisors/uml/hypervisor.ts";
+import { processTree } from "../../src/vmm/hypervisors/uml/processes.ts";
 import { UBD_DEVICES_MAX, VSOCK_STREAMS_MAX } from "../../src/vmm/limits.ts";
 import type { MicroVm, MicroVmConfig } from "../../src/vmm/microvm.ts";
 import { TestGuest } from "./guest.ts";
@@ -252,15 +253,21 @@ test("a monitor that is killed takes its guests with it, and the next one cleans
 
 test("what a guest's process does in its own directory stays there", async () => {
   await using booted = await boot();
-  const own = join(guest.runDir, booted.vm.id, "guest", "uml");
+  const [, kernel = 0] = await processTree((await booted.vm.stats()).pid);
+  const own = `/proc/${String(kernel)}/root/own/uml`;
   const elsewhere = join(guest.directory, "victim");
   const victim = createServer().listen(elsewhere);
-  renameSync(own, `${own}-moved`);
-  symlinkSync(guest.directory, own);
-  symlinkSync(elsewhere, join(guest.directory, "mconsole"));
-  await assert.rejects(
-    booted.vm.attachDrive({ path: guest.image, readOnly: true }),
-    /Reach the guest's console: E(LOOP|XDEV)/,
-  );
-  victim.close();
+  try {
+    // As the jail's user would: nobody else may change anything there.
+    const { uid, gid } = statSync(`/proc/${String(kernel)}`);
+    const script = `mv ${own} ${own}-moved && ln -s ${guest.directory} ${own}`;
+    execFileSync("/bin/sh", ["-c", script], { uid, gid });
+    symlinkSync(elsewhere, join(guest.directory, "mconsole"));
+    await assert.rejects(
+      booted.vm.attachDrive({ path: guest.image, readOnly: true }),
+      /Reach the guest's console: E(LOOP|XDEV)/,
+    );
+  } finally {
+    victim.close();
+  }
 });

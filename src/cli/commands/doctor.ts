@@ -2,7 +2,7 @@ import type { Command } from "commander";
 import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
 import type { Candidate } from "../../vmm/hypervisors/select.ts";
 import { examine } from "../doctor.ts";
-import type { Finding } from "../doctor.ts";
+import type { Finding } from "../finding.ts";
 import { EXIT_FAILURE } from "../errors.ts";
 import { table } from "../output.ts";
 import { command, dataDirOption, outputOf } from "../program.ts";

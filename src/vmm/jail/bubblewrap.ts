@@ -8,15 +8,18 @@ export interface JailMount {
 export interface JailOptions {
   readonly bwrap: string;
   readonly mounts: readonly JailMount[];
+  /** A directory in the jail's own memory, where its program may make files; so many bytes of them. */
+  readonly ownDirectory: { readonly target: string; readonly bytes: number };
   /** Absolute paths as seen inside. */
   readonly command: readonly [string, ...string[]];
 }
 
 /**
  * Command line of a jail: its own user, PID, mount, network, IPC, UTS and cgroup namespaces, no capabilities, no
- * environment, and of the host's files only what `mounts` names. It ends with the process that started it.
+ * environment, and of the host's files only what `mounts` names: no /proc, no /sys, no device but /dev/null. It ends
+ * with the process that started it.
  */
-export const jailCommand = ({ bwrap, mounts, command }: JailOptions): string[] => [
+export const jailCommand = ({ bwrap, mounts, ownDirectory, command }: JailOptions): string[] => [
   bwrap,
   "--unshare-user",
   "--unshare-pid",
@@ -32,12 +35,17 @@ export const jailCommand = ({ bwrap, mounts, command }: JailOptions): string[] =
   "--clearenv",
   "--hostname",
   "microvm",
-  "--proc",
-  "/proc",
   "--dev-bind",
   "/dev/null",
   "/dev/null",
   ...mounts.flatMap(({ source, target, writable }) => [writable ? "--bind" : "--ro-bind", source, target]),
+  "--size",
+  String(ownDirectory.bytes),
+  "--tmpfs",
+  ownDirectory.target,
+  // The places of all these are made: nothing else may be.
+  "--remount-ro",
+  "/",
   "--chdir",
   "/",
   "--",

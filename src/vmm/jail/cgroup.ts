@@ -1,4 +1,14 @@
-import { closeSync, existsSync, mkdirSync, openSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
+import {
+  accessSync,
+  constants,
+  closeSync,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmdirSync,
+  writeFileSync,
+} from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
 import { FREEZE_TIMEOUT_MS } from "../limits.ts";
@@ -57,6 +67,7 @@ const detectV1 = (all: readonly Mount[]): CgroupLayout | null => {
     // Controllers that are mounted together share their groups.
     if (![...parents.values()].includes(parent)) parents.set(controller, parent);
     mkdirSync(parent, { recursive: true });
+    accessSync(parent, constants.W_OK);
   }
   return parents.size === 0 ? null : { version: 1, parents };
 };
@@ -83,6 +94,7 @@ const detectV2 = (all: readonly Mount[]): CgroupLayout | null => {
   enableV2(own);
   const parent = `${own}/${GROUP}`;
   mkdirSync(parent, { recursive: true });
+  accessSync(parent, constants.W_OK);
   writeFileSync(`${parent}/cgroup.subtree_control`, V2_CONTROLLERS.map((controller) => `+${controller}`).join(" "));
   return { version: 2, parents: new Map([["unified", parent]]) };
 };

@@ -5,12 +5,18 @@ import { Watch } from "../poller.ts";
 import { decodeViolation, NOTIFICATION_BYTES, type Violation } from "./seccomp.ts";
 
 /**
- * The monitor's side of native/jail/enter.c: gives the jail its filter, and hears of every call the filter reports. A
- * reported call waits until its process is killed, or the jail is disposed; it is never made.
+ * The monitor's side of native/jail/enter.c: gives the jail its filter, gets the jail's own directory, and hears of every
+ * call the filter reports. A reported call waits until its process is killed, or the jail is disposed; it is never made.
  */
 export class JailEntry implements Disposable {
   /** The jail's end, to be its descriptor 3. Closed on our side by `started`. */
   readonly descriptor: number;
+  /**
+   * Settles when the jail's program is about to run, filtered: to a descriptor of the jail's own directory, to be used
+   * until this is disposed. Nothing in there is trusted. Null when the jail could not be entered.
+   */
+  readonly entered: Promise<number | null>;
+  readonly #settle: (directory: number | null) => void;
   readonly #onViolation: (violation: Violation) => void;
   readonly #stack = new DisposableStack();
   readonly #entering: DisposableStack;
@@ -18,6 +24,9 @@ export class JailEntry implements Disposable {
 
   constructor(filter: Uint8Array, onViolation: (violation: Violation) => void) {
     this.#onViolation = onViolation;
+    const { promise, resolve } = Promise.withResolvers<number | null>();
+    this.entered = promise;
+    this.#settle = resolve;
     const ends = new Int32Array(2);
     checked("Make a pair of sockets", native().socketPair(ends));
     const [ours = -1, theirs = -1] = ends;
@@ -36,19 +45,21 @@ export class JailEntry implements Disposable {
   }
 
   [Symbol.dispose](): void {
+    this.#settle(null);
     this.#stack.dispose();
   }
 
-  /** The jail has its filter: what came with its message is the filter's listener. */
+  /** The jail's one message, or the end of its socket when it failed. */
   #enter(socket: number): void {
-    const descriptors = new Int32Array(RECEIVE_DESCRIPTORS_LENGTH);
-    const bytes = native().receive(socket, new Uint8Array(1), descriptors);
+    const received = new Int32Array(RECEIVE_DESCRIPTORS_LENGTH);
+    native().receive(socket, new Uint8Array(1), received);
     this.#entering.dispose();
-    const [count = 0, listener = -1, ...others] = descriptors.subarray(0, 1 + Math.max(descriptors[0] ?? 0, 0));
-    for (const other of others) native().close(other);
-    if (bytes < 1 || count < 1) return; // It failed to enter, and its exit will tell.
-    this.#stack.defer(() => native().close(listener));
+    const descriptors = received.subarray(1, 1 + Math.max(received[0] ?? 0, 0));
+    for (const descriptor of descriptors) this.#stack.defer(() => native().close(descriptor));
+    const [listener, directory] = descriptors;
+    if (listener === undefined || directory === undefined) return this.#settle(null);
     this.#stack.use(new Watch(listener, () => this.#report(listener)));
+    this.#settle(directory);
   }
 
   #report(listener: number): void {

@@ -49,9 +49,14 @@ export class ConsolePipe implements Disposable {
     this.#childEnds.dispose();
   }
 
+  /** Hands over what has come so far. */
+  drain(): void {
+    if (this.#output >= 0) this.#read();
+  }
+
   [Symbol.dispose](): void {
     this.#childEnds.dispose();
-    if (this.#output >= 0) this.#read();
+    this.drain();
     this.#stack.dispose();
   }
 

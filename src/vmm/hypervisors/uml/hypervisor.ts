@@ -1,4 +1,4 @@
-import { realpathSync } from "node:fs";
+import { realpathSync, statSync } from "node:fs";
 import { relative } from "node:path";
 
 import { vmmOptions, type VmmOptions } from "../../config.ts";
@@ -7,9 +7,9 @@ import { FrameBatch } from "../../devices/frames.ts";
 import { NetDevice } from "../../devices/net.ts";
 import type { VirtioDevice } from "../../devices/virtio-device.ts";
 import { VsockDevice } from "../../devices/vsock.ts";
-import { jailCommand, type JailMount } from "../../jail/bubblewrap.ts";
-import { Cgroup, closeMembership, detectCgroups, type CgroupLayout } from "../../jail/cgroup.ts";
-import { JailEntry } from "../../jail/entry.ts";
+import type { JailMount } from "../../jail/bubblewrap.ts";
+import { Cgroup, detectCgroups, type CgroupLayout } from "../../jail/cgroup.ts";
+import { OWN_DIRECTORY, startJail, type JailOptions } from "../../jail/jail.ts";
 import { assembleFilter, type Violation } from "../../jail/seccomp.ts";
 import { CpuAllocator } from "../../jail/cpu-allocator.ts";
 import { UserAllocator } from "../../jail/user-allocator.ts";
@@ -17,12 +17,11 @@ import {
   GUEST_MEMORY_MIB_MAX,
   GUEST_MEMORY_MIB_MIN,
   JAIL_MEMORY_OVERHEAD_BYTES,
-  JAIL_OPEN_FILES_MAX,
   JAIL_PIDS_MAX,
   MICROVM_ID_CHARS_MAX,
+  SCRATCH_MIB_MAX,
 } from "../../limits.ts";
 import type { Drive, Hypervisor, HypervisorProbe, MicroVm, MicroVmConfig } from "../../microvm.ts";
-import { checked, native, ResourceLimit, spawnProcess } from "../../native.ts";
 import { MemoryMappings } from "../../transports/memory-mappings.ts";
 import { VhostUserBackend } from "../../transports/vhost-user.ts";
 import { umlCommandLine } from "./command-line.ts";
@@ -34,7 +33,6 @@ import { endByViolation, UML_RULES } from "./system-calls.ts";
 import { UmlMicroVm } from "./uml-microvm.ts";
 
 const MIB = 1024 * 1024;
-const ENTER = "/enter";
 const KERNEL = "/kernel";
 const IMAGES = "/images";
 const DRIVES = "/drives";
@@ -58,9 +56,15 @@ const checkConfig = (config: MicroVmConfig): void => {
     );
 };
 
-const close = (fd: number): void => {
-  native().close(fd);
-};
+/**
+ * The longest file a microVM's process has: its memory, a scratch drive, or a drive it may write to. (How long a scratch
+ * drive that is attached later will be is not known yet.)
+ */
+const fileBytesMax = ({ memoryMib, drives }: MicroVmConfig): number =>
+  Math.max(
+    Math.max(memoryMib, SCRATCH_MIB_MAX) * MIB,
+    ...drives.filter(({ readOnly }) => !readOnly).map(({ path }) => statSync(path).size),
+  );
 
 interface ServedDevices {
   readonly vsock: VsockDevice;
@@ -97,30 +101,6 @@ const serveDevices = (
       ? null
       : serve(directory.netSocket, new NetDevice(frames, config.network.mtu, resolve));
   return { vsock, net, sockets, ended: promise };
-};
-
-/** Starts a jail inside its cgroup, on its CPU and as its user. */
-const startJailed = async (jail: {
-  readonly argv: readonly string[];
-  readonly cgroup: Cgroup | null;
-  readonly cpu: number;
-  readonly user: number | null;
-  readonly descriptors: readonly number[];
-}): Promise<{ readonly pid: number; readonly pidfd: number }> => {
-  const cgroups = jail.cgroup?.openMembership() ?? [];
-  try {
-    return await spawnProcess({
-      ...jail,
-      environment: [],
-      cgroups,
-      limits: [
-        [ResourceLimit.openFiles, JAIL_OPEN_FILES_MAX],
-        [ResourceLimit.coreBytes, 0],
-      ],
-    });
-  } finally {
-    closeMembership(cgroups);
-  }
 };
 
 /** MicroVMs as User-mode Linux processes: no virtualisation hardware needed, each pinned to one CPU and jailed. */
@@ -165,7 +145,23 @@ export class UmlHypervisor implements Hypervisor {
   probe(): Promise<HypervisorProbe> {
     const cgroups =
       this.#cgroups === null ? `no cgroups (${this.#cgroupReason})` : `cgroup v${String(this.#cgroups.version)}`;
-    return probeUml(this.#options, cgroups);
+    return probeUml(this.#options, cgroups, (console, onViolation, setup) => {
+      const user = setup.adopt(this.#users.take(), (taken) => this.#users.release(taken));
+      return startJail(
+        {
+          ...this.#jail(),
+          mounts: [this.#kernelMount()],
+          command: [KERNEL, "--version"],
+          console,
+          onViolation,
+          fileBytesMax: MIB,
+          cgroup: null,
+          cpu: null,
+          user,
+        },
+        setup,
+      );
+    });
   }
 
   /** Removes what crashed monitors left behind; returns the ids of their microVMs. */
@@ -180,10 +176,6 @@ export class UmlHypervisor implements Hypervisor {
     const cpu = setup.adopt(this.#cpus.take(config.cpu ?? null), (taken) => this.#cpus.release(taken));
     const directory = setup.use(new RunDirectory(this.#options.runDir, config.id, user));
     const scratch = setup.use(new ScratchDirectory(this.#options.scratchDir, config.id, user, this.#scratchTemplates));
-    const guestDirectory = setup.adopt(
-      checked("Open the guest's directory", native().openPath(directory.guest)),
-      close,
-    );
     const { vsock, net, sockets, ended } = serveDevices(directory, config, this.#frames, setup);
     const pipe = setup.use(new ConsolePipe(config.onConsole ?? null, config.consoleInput ?? null));
     const drives = config.drives.map((drive, i) => this.#placeDrive(drive, i, directory));
@@ -197,20 +189,26 @@ export class UmlHypervisor implements Hypervisor {
       init: config.init,
       initArguments: config.initArguments ?? [],
       devices: sockets,
-      umlDir: directory.guest,
+      umlDir: OWN_DIRECTORY,
       name: "uml",
       consoleInput: config.consoleInput !== undefined,
     });
-    const mounts = this.#mounts(directory, scratch, drives);
-    const argv = jailCommand({ bwrap: this.#options.bwrap, mounts, command: [ENTER, ...kernel] });
     const violated = Promise.withResolvers<Violation>();
-    this.#filter ??= assembleFilter(UML_RULES);
-    const entry = setup.use(new JailEntry(this.#filter, violated.resolve));
-    const descriptors = [...pipe.descriptors, entry.descriptor];
-    const { pid, pidfd } = await startJailed({ argv, cgroup, cpu, user, descriptors });
-    setup.adopt(pidfd, close);
+    const { pid, pidfd, entered } = await startJail(
+      {
+        ...this.#jail(),
+        mounts: this.#mounts(directory, scratch, drives),
+        command: kernel,
+        console: pipe.descriptors,
+        onViolation: violated.resolve,
+        fileBytesMax: fileBytesMax(config),
+        cgroup,
+        cpu,
+        user,
+      },
+      setup,
+    );
     pipe.started();
-    entry.started();
     const microVm = new UmlMicroVm({
       id: config.id,
       pid,
@@ -223,7 +221,7 @@ export class UmlHypervisor implements Hypervisor {
       cgroup,
       directory,
       scratch,
-      guestDirectory,
+      ownDirectory: entered,
       sharedPath: (image) => this.#sharedPath(image),
       resources: setup.move(),
     });
@@ -240,15 +238,24 @@ export class UmlHypervisor implements Hypervisor {
     return microVm;
   }
 
+  /** What is the same for all jails. */
+  #jail(): Pick<JailOptions, "bwrap" | "enter" | "filter"> {
+    this.#filter ??= assembleFilter(UML_RULES);
+    const enter = this.#program(this.#options.jailEnter);
+    return { bwrap: this.#options.bwrap, enter, filter: this.#filter };
+  }
+
+  #kernelMount(): JailMount {
+    return { source: this.#program(this.#options.umlKernel), target: KERNEL, writable: false };
+  }
+
   /** What a jail sees of the host. */
   #mounts(directory: RunDirectory, scratch: ScratchDirectory, drives: readonly PlacedDrive[]): JailMount[] {
     return [
-      { source: this.#program(this.#options.jailEnter), target: ENTER, writable: false },
-      { source: this.#program(this.#options.umlKernel), target: KERNEL, writable: false },
+      this.#kernelMount(),
       { source: directory.drives, target: DRIVES, writable: false },
       // At the same paths as outside: the kernel answers console commands to the path they came from.
       { source: directory.host, target: directory.host, writable: false },
-      { source: directory.guest, target: directory.guest, writable: true },
       { source: scratch.path, target: SCRATCH, writable: true },
       ...(this.#sharedImages === null ? [] : [{ source: this.#sharedImages, target: IMAGES, writable: false }]),
       ...drives.flatMap(({ mount }) => (mount === null ? [] : [mount])),

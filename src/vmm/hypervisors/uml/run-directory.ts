@@ -82,13 +82,11 @@ export const giveToJail = (path: string, user: number, mode: number): void => {
  * `RUNDIR/ID/`, what one microVM has on disk:
  *
  *     host/    ours, the jail may only connect: vsock.sock, net.sock, console (where the mconsole's answers arrive)
- *     guest/   the jail's own: uml/mconsole, made by the guest's kernel. Nothing in it is trusted
  *     drives/  ours, the jail may only read: images attached while it runs
  */
 export class RunDirectory implements Disposable {
   readonly path: string;
   readonly host: string;
-  readonly guest: string;
   readonly drives: string;
   readonly vsockSocket: string;
   readonly netSocket: string;
@@ -99,33 +97,25 @@ export class RunDirectory implements Disposable {
   constructor(runDir: string, id: string, user: number | null) {
     this.path = `${runDir}/${id}`;
     this.host = `${this.path}/host`;
-    this.guest = `${this.path}/guest`;
     this.drives = `${this.path}/drives`;
     this.vsockSocket = `${this.host}/vsock.sock`;
     this.netSocket = `${this.host}/net.sock`;
     this.consoleSocket = `${this.host}/console`;
-    // The longest socket path there will be is the kernel's own.
-    const longest = Buffer.byteLength(`${this.guest}/uml/mconsole`);
+    const longest = Buffer.byteLength(this.vsockSocket);
     if (longest > SOCKET_PATH_BYTES_MAX)
       throw new Error(
         `The run directory ${runDir} is too long by ${String(longest - SOCKET_PATH_BYTES_MAX)} bytes for the sockets of microVM ${id}`,
       );
     this.#owned = new OwnedDirectory(runDir, id, user);
     try {
-      this.#fill(user);
+      for (const directory of [this.host, this.drives]) {
+        mkdirSync(directory);
+        chmodSync(directory, 0o755);
+      }
     } catch (error) {
       this[Symbol.dispose]();
       throw error;
     }
-  }
-
-  #fill(user: number | null): void {
-    for (const directory of [this.host, this.drives]) {
-      mkdirSync(directory);
-      chmodSync(directory, 0o755);
-    }
-    mkdirSync(this.guest, { mode: 0o700 });
-    if (user !== null) chownSync(this.guest, user, user);
   }
 
   /** Makes an image appear in the jail; returns its name there. A link where it can be, a copy where it must. */

@@ -30,8 +30,8 @@ export interface UmlParts {
   readonly cgroup: Cgroup | null;
   readonly directory: RunDirectory;
   readonly scratch: ScratchDirectory;
-  /** Descriptor of `directory.guest`. */
-  readonly guestDirectory: number;
+  /** Descriptor of the jail's own directory, where the kernel makes its console's socket; null when it never began. */
+  readonly ownDirectory: Promise<number | null>;
   /** Where the jail sees an image that needs no link; null for any other. */
   readonly sharedPath: (image: string) => string | null;
   readonly resources: DisposableStack;
@@ -126,8 +126,10 @@ export class UmlMicroVm implements MicroVm {
   }
 
   async #command(text: string): Promise<void> {
-    const { directory, guestDirectory, resources } = this.#parts;
-    this.#console ??= resources.use(new Mconsole(directory.consoleSocket, guestDirectory, "uml/mconsole"));
+    const { directory, ownDirectory, resources } = this.#parts;
+    const own = await ownDirectory;
+    if (own === null || this.#ended) throw new Error(`MicroVM ${this.id} is gone`);
+    this.#console ??= resources.use(new Mconsole(directory.consoleSocket, own, "uml/mconsole"));
     await this.#console.command(text);
   }
 
