@@ -99,7 +99,12 @@ static int open_tap(const char *name, unsigned index)
 	if (fd < 0)
 		return -1;
 	memcpy(request.ifr_name, name, IFNAMSIZ);
-	if (ioctl(fd, TUNSETIFINDEX, &index) < 0 || ioctl(fd, TUNSETIFF, &request) < 0) {
+	/*
+	 * Persistent, so that closing the descriptor does not itself take the tap down, which means to wait for RCU for
+	 * tens of milliseconds: the end of the namespace does, in the kernel's own time and for many at once.
+	 */
+	if (ioctl(fd, TUNSETIFINDEX, &index) < 0 || ioctl(fd, TUNSETIFF, &request) < 0 ||
+	    ioctl(fd, TUNSETPERSIST, 1) < 0) {
 		int error = errno;
 
 		close(fd);

@@ -44,7 +44,8 @@ export class SlotNetworks implements AsyncDisposable {
   readonly #waiting: PromiseWithResolvers<SlotNetwork>[] = [];
   readonly #taken = new Set<number>();
   #next = 0;
-  #making: Promise<void> | null = null;
+  #isMaking = false;
+  #making: Promise<void> = Promise.resolve();
   #closed = false;
 
   private constructor(options: NetworkOptions, block: number, route: NetlinkSocket, filter: NetlinkSocket) {
@@ -96,8 +97,6 @@ export class SlotNetworks implements AsyncDisposable {
       this.#make();
       return Promise.resolve(this.#lend(ready.tap, ready.number));
     }
-    if (this.#taken.size >= NETWORKS_MAX)
-      return Promise.reject(new Error(`All ${String(NETWORKS_MAX)} networks of this Hearth are in use`));
     const waiting = Promise.withResolvers<SlotNetwork>();
     this.#waiting.push(waiting);
     this.#make();
@@ -126,28 +125,33 @@ export class SlotNetworks implements AsyncDisposable {
 
   /** Makes networks, one after the other, until enough are ready: more at once would only wait for each other in the kernel. */
   #make(): void {
-    this.#making ??= this.#makeAll().finally(() => (this.#making = null));
+    if (this.#isMaking) return;
+    this.#isMaking = true;
+    this.#making = this.#makeAll();
   }
 
   async #makeAll(): Promise<void> {
-    while (!this.#closed && (this.#waiting.length > 0 || this.#ready.length < this.#readyMax)) {
-      if (this.#taken.size >= NETWORKS_MAX) return;
-      try {
+    try {
+      while (!this.#closed && (this.#waiting.length > 0 || this.#ready.length < this.#readyMax)) {
         const made = await this.#makeOne();
         const waiting = this.#waiting.shift();
         if (waiting === undefined) this.#ready.push(made);
         else waiting.resolve(this.#lend(made.tap, made.number));
-      } catch (error) {
-        // Who waits hears of it; without anyone the next `take` tries again.
-        const waiting = this.#waiting.shift();
-        if (waiting === undefined) return;
-        waiting.reject(new Error("A network for a slot could not be made", { cause: error }));
       }
+    } catch (cause) {
+      // All who wait hear of it; the next `take` tries again.
+      const error = new Error("A network for a slot could not be made", { cause });
+      for (const { reject } of this.#waiting.splice(0)) reject(error);
+    } finally {
+      // In the same moment in which nothing is left to do: a `take` right after it begins anew.
+      this.#isMaking = false;
     }
   }
 
   async #makeOne(): Promise<{ tap: Tap; number: number }> {
     for (let attempt = 1; ; attempt++) {
+      if (this.#taken.size >= NETWORKS_MAX)
+        throw new Error(`all ${String(NETWORKS_MAX)} networks that a Hearth can have are in use`);
       const number = this.#freeNumber();
       const addresses = slotAddresses(this.block, number);
       this.#taken.add(number);
