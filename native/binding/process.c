@@ -325,10 +325,29 @@ static napi_value receive_violation(napi_env env, napi_callback_info info)
 	return from_int(env, 1);
 }
 
+/* setAffinity(tasks, cpu): puts tasks on one CPU; 0, or -errno of the last failure. Those that are gone do not count. */
+static napi_value set_affinity(napi_env env, napi_callback_info info)
+{
+	napi_value argument[2];
+	size_t length = 0;
+	int error = 0, *tasks;
+	cpu_set_t cpus;
+
+	arguments(env, info, argument, 2);
+	tasks = to_array(env, argument[0], &length);
+	CPU_ZERO(&cpus);
+	CPU_SET((size_t)to_int(env, argument[1]), &cpus);
+	for (size_t i = 0; i < length; i++)
+		if (sched_setaffinity(tasks[i], sizeof(cpus), &cpus) < 0 && errno != ESRCH)
+			error = -errno;
+	return from_int(env, error);
+}
+
 void process_register(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "spawn", spawn);
 	export_function(env, exports, "reap", reap);
 	export_function(env, exports, "sendSignal", send_signal);
 	export_function(env, exports, "receiveViolation", receive_violation);
+	export_function(env, exports, "setAffinity", set_affinity);
 }

@@ -171,6 +171,7 @@ const startWorker = async (
     logSink: (functionName, stream) => logs.stream(functionName, stream),
     warn: (message, error) => log.warn({ err: error }, message),
     storagePath: options.dataDir,
+    cpu: options.cpu,
     slotsMax: options.slotsMax ?? SLOTS_MAX_DEFAULT,
     memoryMbMax: options.memoryMbMax,
     slotIdleMs: SLOT_IDLE_MS_DEFAULT,

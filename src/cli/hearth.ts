@@ -1,6 +1,7 @@
 import type { Logger, MetricsRegistry } from "../telemetry/index.ts";
 import type { WorkerSlotApi } from "../wire/roles.ts";
 import type { NetworkMode, ReusePolicy } from "../wire/slot.ts";
+import type { CpuPolicy } from "../worker/cpu-share.ts";
 import type { Address } from "./settings.ts";
 
 export const HYPERVISORS = ["auto", "uml", "kvm", "firecracker"] as const;
@@ -20,6 +21,7 @@ export interface HearthOptions {
   /** Nominal memory of all slots together, in MB. */
   readonly memoryMbMax: number | null;
   readonly slotsMax: number | null;
+  readonly cpu: CpuPolicy;
   /** microVMs kept booted and waiting. */
   readonly pool: number | null;
   readonly network: NetworkMode | null;

@@ -54,6 +54,7 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
     hypervisor: "auto",
     memoryMbMax: null,
     slotsMax: null,
+    cpu: "soft",
     pool,
     network: null,
     nameServers: null,

@@ -1,5 +1,5 @@
-import { existsSync } from "node:fs";
-import { cpus, homedir } from "node:os";
+import { existsSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
 
 /** Where things are and how far they go. Everything has a default; `vmmOptions` fills in what is not given. */
 export interface VmmOptions {
@@ -29,7 +29,14 @@ export interface VmmOptions {
 
 const repository = new URL("../../", import.meta.url).pathname;
 
-const allCpus = (): number[] => cpus().map((_, cpu) => cpu);
+/** CPUs this process may run on (Cpus_allowed_list of proc(5), such as `0-3,8`): a container may have fewer than the host. */
+const ownCpus = (): number[] => {
+  const list = /^Cpus_allowed_list:\s*(\S+)/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1] ?? "0";
+  return list.split(",").flatMap((range) => {
+    const [first = 0, last = first] = range.split("-").map(Number);
+    return Array.from({ length: last - first + 1 }, (_, i) => first + i);
+  });
+};
 
 /** Default run directory: root's is below /run; a user's below their own runtime directory. */
 const defaultRunDir = (): string => {
@@ -53,7 +60,7 @@ export const vmmOptions = (given: Partial<VmmOptions> = {}): VmmOptions => ({
   runDir: defaultRunDir(),
   scratchDir: given.runDir === undefined ? defaultScratchDir() : `${given.runDir}.scratch`,
   sharedImagesDir: null,
-  cpus: allCpus(),
+  cpus: ownCpus(),
   cgroups: true,
   ...given,
 });

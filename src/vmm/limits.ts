@@ -55,6 +55,20 @@ export const MCONSOLE_TIMEOUT_MS = 10_000;
 export const MCONSOLE_RETRY_MS = 5;
 /** How long the last of a killed microVM's processes may linger before its cgroup is given up. */
 export const REAP_TIMEOUT_MS = 10_000;
+/** How often microVMs that work side by side on one CPU are looked at: one of them may be better off on another. */
+export const CPU_REBALANCE_MS = 100;
+/** How long after the move of a running microVM it is looked for tasks that were being made just then. */
+export const MOVE_AGAIN_MS: readonly number[] = [10, 200];
+/** Weight in its cgroup (cpu.weight of version 2) of a microVM whose share is a whole CPU; 1 to 10,000 may be. */
+export const CPU_WEIGHT_WHOLE = 1_000;
+/**
+ * Over this time a hard share is enforced: short, so that a small one is many short waits and not few long ones. The
+ * kernel's least is 1 ms of CPU time in it (min_cfs_quota_period).
+ */
+export const CPU_QUOTA_PERIOD_US = 20_000;
+export const CPU_QUOTA_US_MIN = 1_000;
+/** Share of a microVM that nobody has given one yet: it boots, after those that work for someone. */
+export const CPU_SHARE_BOOT = 0.25;
 /** How long freezing may take. */
 export const FREEZE_TIMEOUT_MS = 2_000;
 /** Bytes of a Unix socket's path (sun_path without the final zero). */

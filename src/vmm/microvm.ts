@@ -48,6 +48,14 @@ export interface MicroVmExit {
   readonly detail: string;
 }
 
+/** A microVM's part of a CPU. */
+export interface CpuShare {
+  /** 1 is a whole CPU, which is as much as a microVM can have: it lives on one at a time. */
+  readonly share: number;
+  /** Soft: beside others it gets its part, and all that they leave. Hard: its part and no more. */
+  readonly hard: boolean;
+}
+
 export interface MicroVmStats {
   readonly pid: number;
   readonly cpu: number;
@@ -63,7 +71,7 @@ export interface MicroVmStats {
  */
 export interface MicroVm extends AsyncDisposable {
   readonly id: string;
-  /** The host CPU it lives on. */
+  /** The host CPU it lives on now. */
   readonly cpu: number;
   /** Settles when the microVM is gone and everything it held is released. Never rejects. */
   readonly exited: Promise<MicroVmExit>;
@@ -88,6 +96,13 @@ export interface MicroVm extends AsyncDisposable {
   attachNetwork(port: FramePort): void;
   /** Guest device of a drive given in the configuration, by its index. */
   deviceOf(driveIndex: number): GuestDevice;
+  /** Sets its part of its CPU; until then it has that of one that boots. Does nothing on a host without cgroups. */
+  setCpuShare(share: CpuShare): void;
+  /**
+   * Tells that it has work to do (at first it has: it boots) or has none. Those that have are spread over the host's
+   * CPUs, so it may be moved to another one, now or while it works.
+   */
+  setBusy(busy: boolean): void;
   /** Stops all of the guest's CPUs. Its memory stays. */
   pause(): Promise<void>;
   resume(): Promise<void>;
@@ -106,6 +121,9 @@ export interface Hypervisor {
   probe(): Promise<HypervisorProbe>;
   /** Removes what a crashed process of ours left on this host; returns the ids of its microVMs. Call before the first `spawn`. */
   cleanStale(): readonly string[];
-  /** Spawns a microVM; resolves as soon as its process runs (the guest is still booting). */
+  /**
+   * Spawns a microVM; resolves as soon as its process runs (the guest is still booting). Nothing that the guest does comes
+   * before who waits for this has gone on: it may listen then.
+   */
   spawn(config: MicroVmConfig): Promise<MicroVm>;
 }

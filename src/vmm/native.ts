@@ -31,6 +31,7 @@ interface Binding {
   reap(pid: number, result: Int32Array): number;
   sendSignal(pidfd: number, signal: number): number;
   receiveViolation(listener: number, bytes: Uint8Array): number;
+  setAffinity(tasks: Int32Array, cpu: number): number;
   listen(path: string): number;
   bindDatagram(path: string): number;
   accept(fd: number): number;

@@ -19,6 +19,8 @@ export const DESCRIPTION_CHARS_MAX = 256;
 export const MEMORY_MB_MIN = 128;
 export const MEMORY_MB_MAX = 10_240;
 export const MEMORY_MB_DEFAULT = 128;
+/** Memory that comes with one whole vCPU; with less of it comes as much less ("Configure Lambda function memory" in AWS's developer guide). */
+export const MEMORY_MB_PER_VCPU = 1_769;
 export const TIMEOUT_S_MIN = 1;
 export const TIMEOUT_S_MAX = 900;
 export const TIMEOUT_S_DEFAULT = 3;

@@ -59,6 +59,7 @@ export const bootMicroVm = async (
   try {
     const link = await shimOf(vm);
     const bootMs = performance.now() - startedMs;
+    vm.setBusy(false);
     const drives = new Map(unique.map((path, index) => [path, vm.deviceOf(index + 1)]));
     return {
       vm,

@@ -16,7 +16,9 @@ export const prepareRuntime = async (
   runtime: RuntimeImage,
 ): Promise<BootedMicroVm> => {
   try {
+    booted.vm.setBusy(true);
     await prepared(booted, runtime);
+    booted.vm.setBusy(false);
     return { ...booted, runtime: name };
   } catch (error) {
     await booted.vm.kill("its runtime could not be prepared");

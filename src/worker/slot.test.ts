@@ -3,7 +3,7 @@ import { Duplex } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
 import { test } from "node:test";
 import { createMetrics } from "../telemetry/metrics.ts";
-import type { MicroVmExit } from "../vmm/microvm.ts";
+import type { CpuShare, MicroVmExit } from "../vmm/microvm.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import { PAYLOAD_BYTES_MAX } from "../wire/limits.ts";
 import { encodeFields, encodeFrame, FrameDecoder } from "../wire/shim-codec.ts";
@@ -58,6 +58,8 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
     },
   });
   const killed: string[] = [];
+  const shares: CpuShare[] = [];
+  const busyness: boolean[] = [];
   const exited = Promise.withResolvers<MicroVmExit>();
   const vm = {
     id: "vm",
@@ -67,6 +69,8 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
     attachScratch: () => Promise.resolve("/dev/ubdc"),
     pause: () => Promise.resolve(),
     resume: () => Promise.resolve(),
+    setCpuShare: (share: CpuShare) => shares.push(share),
+    setBusy: (busy: boolean) => busyness.push(busy),
     kill: (detail: string) => {
       killed.push(detail);
       return Promise.resolve({ cause: "killed", exitCode: null, signal: null, detail } satisfies MicroVmExit);
@@ -87,6 +91,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
     { ...SPEC, ...changes },
     {
       workerId: "w",
+      cpu: "strict",
       nowMs: () => 1_700_000_000_000,
       metrics: createMetrics(),
       microVm: () => Promise.resolve({ booted, result: "bare", settled: () => {} }),
@@ -108,7 +113,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
   const say = (type: number, fields: Field[] | Uint8Array = []): void => {
     stream.push(encodeFrame(type, 0, fields instanceof Uint8Array ? fields : encodeFields(fields)));
   };
-  return { slot, say, toShim, killed, lines, states, stream, exited };
+  return { slot, say, toShim, killed, lines, states, stream, exited, shares, busyness };
 };
 
 const settled = async (): Promise<void> => {
@@ -263,4 +268,22 @@ test("a guest that is silent past its deadline is ended, and the client gets a t
   assert.match(Buffer.from(report.logTail).toString(), /Status: timeout/);
   assert.equal(made.slot.info.state, "Dead");
   assert.equal(made.killed.length, 1);
+});
+
+test("a function's part of a CPU follows its memory, is held to after init, and counts while it works", async () => {
+  const made = guest({ memoryMb: 512 });
+  await ready(made);
+  const share = 512 / 1_769;
+  assert.deepEqual(made.shares, [
+    { share, hard: false },
+    { share, hard: true },
+  ]);
+  assert.deepEqual(made.busyness, [true, false]);
+  const invoked = made.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
+  await settled();
+  assert.deepEqual(made.busyness, [true, false, true]);
+  answer(made, "1");
+  await invoked;
+  assert.deepEqual(made.busyness, [true, false, true, false]);
+  await made.slot.end("drain");
 });

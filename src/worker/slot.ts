@@ -14,6 +14,8 @@ import { ConfigureField, FailureOutcome, FromShim, ReadyField, ToShim } from "..
 import type { Field, Frame } from "../wire/shim-protocol.ts";
 import type { SlotInfo } from "../wire/slot.ts";
 import type { BootedMicroVm } from "./booted.ts";
+import { cpuShare } from "./cpu-share.ts";
+import type { CpuPolicy } from "./cpu-share.ts";
 import { fitsPrepared, functionEnvironment } from "./environment.ts";
 import { failureTexts, readFailure } from "./failure.ts";
 import type { Failure } from "./failure.ts";
@@ -44,6 +46,7 @@ export interface SlotServices {
   readonly workerId: string;
   readonly nowMs: () => number;
   readonly metrics: Metrics;
+  readonly cpu: CpuPolicy;
   /** A microVM for a function that is going to need these images (host paths): from here on the slot's. */
   readonly microVm: (spec: FunctionSpec, images: readonly string[]) => Promise<Taken>;
   /** A network of its own for a slot, from here on the slot's; null where functions have none. */
@@ -141,6 +144,8 @@ export class Slot {
         return void booted.vm.kill("its slot ended while it booted");
       }
       void booted.vm.exited.then((exit) => this.end(exit.detail));
+      booted.vm.setCpuShare(cpuShare(this.spec.memoryMb, this.#services.cpu, "init"));
+      booted.vm.setBusy(true);
       this.#freezer = new Freezer(booted.vm, (error) => this.#services.warn("a slot could not be frozen", error));
       const attach = async (path: string): Promise<GuestDevice> =>
         booted.drives.get(path) ?? (await booted.vm.attachDrive({ path, readOnly: true }));
@@ -171,6 +176,8 @@ export class Slot {
     this.#state.to("Busy");
     const cold = this.#invocations === 0;
     this.#invocations += 1;
+    // Before it runs again: a frozen microVM is moved at no cost to what it does.
+    booted.vm.setBusy(true);
     await this.#freezer?.wake();
     const frames = new InvocationFrames(sink, responseBytesMax);
     this.#invocation = frames;
@@ -336,8 +343,8 @@ export class Slot {
         errorType: texts.error.errorType,
       });
     }
-    this.#state.to("Idle");
-    this.#freezer?.idle();
+    this.#booted?.vm.setCpuShare(cpuShare(this.spec.memoryMb, this.#services.cpu, "invoke"));
+    this.#idle();
     this.#ready.resolve();
   }
 
@@ -395,6 +402,11 @@ export class Slot {
       void this.end("once");
       return;
     }
+    this.#idle();
+  }
+
+  #idle(): void {
+    this.#booted?.vm.setBusy(false);
     this.#state.to("Idle");
     this.#freezer?.idle();
   }

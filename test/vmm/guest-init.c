@@ -9,6 +9,8 @@
  *   serve PORT     listens on a port in the guest and answers each connection with "served\n"
  *   open NUMBER    opens so many further connections to the same port, answers "opened N\n"
  *   spin           burns CPU for ever
+ *   fork NUMBER    makes so many processes that burn CPU for ever, answers "forked\n"
+ *   churn          makes one process after the other for ever, each living for a moment
  *   poweroff, exit
  */
 #define _GNU_SOURCE
@@ -21,6 +23,7 @@
 #include <sys/reboot.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static char buffer[64 * 1024];
@@ -137,6 +140,17 @@ static void obey(int stream, unsigned port, const char *command)
 	} else if (!strcmp(command, "spin")) {
 		for (volatile unsigned long i = 0;; i++)
 			;
+	} else if (!strncmp(command, "fork ", 5)) {
+		for (int i = atoi(command + 5); i > 0; i--)
+			if (fork() == 0)
+				obey(stream, port, "spin");
+		write_all(stream, "forked\n", 7);
+	} else if (!strcmp(command, "churn")) {
+		for (;;) {
+			if (fork() == 0)
+				_exit(0);
+			wait(NULL);
+		}
 	} else if (!strcmp(command, "poweroff")) {
 		reboot(RB_POWER_OFF);
 	} else if (!strcmp(command, "exit")) {

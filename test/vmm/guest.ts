@@ -2,6 +2,10 @@ import { execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Duplex } from "node:stream";
+
+import type { Hypervisor, MicroVm, MicroVmConfig } from "../../src/vmm/microvm.ts";
+import { readLine } from "./stream.ts";
 
 /** Tests may run under a preloaded sanitizer, the tools they call should not. */
 const WITHOUT_SANITIZERS = { ...process.env, LD_PRELOAD: "" };
@@ -35,3 +39,36 @@ export class TestGuest implements Disposable {
     rmSync(this.directory, { recursive: true, force: true });
   }
 }
+
+export interface BootedGuest extends AsyncDisposable {
+  readonly vm: MicroVm;
+  readonly stream: Duplex;
+}
+
+let next = 0;
+
+/** Spawns the test guest and waits for its hello. */
+export const bootGuest = async (
+  guest: TestGuest,
+  hypervisor: Hypervisor,
+  config: Partial<MicroVmConfig> = {},
+): Promise<BootedGuest> => {
+  const vm = await hypervisor.spawn({
+    id: `test-${String(process.pid)}-${String(next++)}`,
+    memoryMib: 64,
+    drives: [{ path: guest.image, readOnly: true }],
+    init: "/init",
+    ...config,
+  });
+  const accepted = Promise.withResolvers<Duplex>();
+  vm.listen(1024, accepted.resolve);
+  const stream = await Promise.race([
+    accepted.promise,
+    vm.exited.then((exit) => {
+      throw new Error(`ended before its hello: ${exit.detail}`);
+    }),
+  ]);
+  const hello = await readLine(stream);
+  if (hello !== "hello") throw new Error(`the guest said ${JSON.stringify(hello)}`);
+  return { vm, stream, [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose]() };
+};

@@ -13,15 +13,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { UmlHypervisor } from "../../src/vmm/hypervisors/uml/hypervisor.ts";
 import { processTree } from "../../src/vmm/hypervisors/uml/processes.ts";
 import { UBD_DEVICES_MAX, VSOCK_STREAMS_MAX } from "../../src/vmm/limits.ts";
-import type { MicroVm, MicroVmConfig } from "../../src/vmm/microvm.ts";
-import { TestGuest } from "./guest.ts";
+import type { MicroVmConfig } from "../../src/vmm/microvm.ts";
+import { bootGuest, TestGuest, type BootedGuest } from "./guest.ts";
 import { readLine, tell } from "./stream.ts";
 
 const MIB = 1024 * 1024;
 
 let guest: TestGuest;
 let hypervisor: UmlHypervisor;
-let next = 0;
 
 before(() => {
   guest = new TestGuest();
@@ -32,31 +31,7 @@ after(() => {
   guest[Symbol.dispose]();
 });
 
-interface Booted extends AsyncDisposable {
-  readonly vm: MicroVm;
-  readonly stream: Duplex;
-}
-
-/** Spawns the test guest and waits for its hello. */
-const boot = async (config: Partial<MicroVmConfig> = {}): Promise<Booted> => {
-  const vm = await hypervisor.spawn({
-    id: `test-${String(process.pid)}-${String(next++)}`,
-    memoryMib: 64,
-    drives: [{ path: guest.image, readOnly: true }],
-    init: "/init",
-    ...config,
-  });
-  const accepted = Promise.withResolvers<Duplex>();
-  vm.listen(1024, accepted.resolve);
-  const stream = await Promise.race([
-    accepted.promise,
-    vm.exited.then((exit) => {
-      throw new Error(`ended before its hello: ${exit.detail}`);
-    }),
-  ]);
-  assert.equal(await readLine(stream), "hello");
-  return { vm, stream, [Symbol.asyncDispose]: () => vm[Symbol.asyncDispose]() };
-};
+const boot = (config: Partial<MicroVmConfig> = {}): Promise<BootedGuest> => bootGuest(guest, hypervisor, config);
 
 test("a guest boots, says hello, and leaves nothing when it is killed", async () => {
   const { vm } = await boot();

@@ -4,6 +4,7 @@ import { createLog, LOG_LEVELS } from "../../telemetry/index.ts";
 import type { HostLogFormat, LogLevel, Logger } from "../../telemetry/index.ts";
 import { DRAIN_MS_MAX } from "../../wire/limits.ts";
 import type { NetworkMode, ReusePolicy } from "../../wire/slot.ts";
+import type { CpuPolicy } from "../../worker/cpu-share.ts";
 import { usageError } from "../errors.ts";
 import { HYPERVISORS } from "../hearth.ts";
 import type { HypervisorChoice } from "../hearth.ts";
@@ -29,6 +30,7 @@ interface UpOptions extends CommonOptions {
   readonly hypervisor: HypervisorChoice;
   readonly memory?: number;
   readonly slotsMax?: number;
+  readonly cpu: CpuPolicy;
   readonly pool?: number;
   readonly network?: NetworkMode;
   readonly nameServer?: readonly string[];
@@ -62,6 +64,14 @@ export const upCommand = (): Command =>
     .addOption(new Option("--hypervisor <name>", "what microVMs run on").choices(HYPERVISORS).default("auto"))
     .option("--memory <MB>", "nominal memory of all slots together", wholeNumber(128, MEMORY_MB_TOTAL_MAX))
     .option("--slots-max <count>", "slots at most", wholeNumber(1, SLOTS_MAX))
+    .addOption(
+      new Option(
+        "--cpu <policy>",
+        "a function's part of a CPU follows its memory; soft: more while a CPU has time left",
+      )
+        .choices(["soft", "strict"])
+        .default("soft"),
+    )
     .option("--pool <count>", "microVMs kept booted and waiting", wholeNumber(0, SLOTS_MAX))
     .addOption(networkOption())
     .addOption(nameServerOption())
@@ -103,6 +113,7 @@ const run = async (options: UpOptions): Promise<void> => {
     hypervisor: options.hypervisor,
     memoryMbMax: options.memory ?? null,
     slotsMax: options.slotsMax ?? null,
+    cpu: options.cpu,
     pool: options.pool ?? null,
     network: options.network ?? null,
     nameServers: options.nameServer ?? null,

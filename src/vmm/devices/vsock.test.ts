@@ -72,6 +72,25 @@ test("a request is answered where somebody listens, and reset where nobody does"
   assert.ok(guest.signals.includes(0));
 });
 
+test("what comes before the device is opened waits for who listens late", () => {
+  const guest = new TestVsockDriver();
+  const device = new VsockDevice((error) => assert.fail(error));
+  device.hold();
+  guest.fillReceive();
+  guest.send({ operation: Request, sourcePort: GUEST_PORT, destinationPort: PORT });
+  device.activate(guest.driver());
+  device.kick(1);
+  assert.deepEqual(guest.receive(), []);
+  let accepted = 0;
+  device.listen(PORT, () => accepted++);
+  device.open();
+  assert.deepEqual(
+    guest.receive().map(({ operation }) => operation),
+    [Response],
+  );
+  assert.equal(accepted, 1);
+});
+
 test("a guest is told rarely, but is told, that what it sent is done with", async () => {
   const { guest, device, send, streams } = setUp(8, 64);
   send({ operation: Request });

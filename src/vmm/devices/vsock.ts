@@ -62,6 +62,7 @@ export class VsockDevice implements VirtioDevice {
   #nextPort = EPHEMERAL_PORT_FIRST;
   #driver: DeviceDriver | null = null;
   #closed = false;
+  #held = false;
   #flushPlanned = false;
   #transmitStopped = false;
   /** What the guest sent and was not yet told that it can have it back. */
@@ -117,15 +118,24 @@ export class VsockDevice implements VirtioDevice {
     });
   }
 
+  /** Takes nothing from the guest until `open`. For who makes the microVM and cannot listen before it runs. */
+  hold(): void {
+    this.#held = true;
+  }
+
+  open(): void {
+    this.#held = false;
+    this.#guard(() => this.kick(TRANSMIT_QUEUE));
+  }
+
   activate(driver: DeviceDriver): void {
     this.#driver = driver;
     this.#queue(RECEIVE_QUEUE).suppressKicks();
-    this.#transmit();
-    this.#flush();
+    this.kick(TRANSMIT_QUEUE);
   }
 
   kick(queue: number): void {
-    if (this.#driver === null) return;
+    if (this.#driver === null || this.#held) return;
     if (queue === TRANSMIT_QUEUE || this.#transmitStopped) this.#transmit();
     this.#flush();
   }

@@ -11,7 +11,8 @@ import {
 } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 
-import { FREEZE_TIMEOUT_MS } from "../limits.ts";
+import { CPU_QUOTA_PERIOD_US, CPU_QUOTA_US_MIN, CPU_WEIGHT_WHOLE, FREEZE_TIMEOUT_MS } from "../limits.ts";
+import type { CpuShare } from "../microvm.ts";
 
 /*
  * Control groups, version 1 (a hierarchy for each controller) and 2 (one for all). Which of them holds what is found
@@ -25,7 +26,11 @@ const GROUP = "hearth";
 export interface CgroupLimits {
   readonly memoryBytes: number;
   readonly pids: number;
+  readonly cpu: CpuShare;
 }
+
+/** Version 1's unit of weight: what version 2 calls 100 is 1024 there (kernel/sched/core.c). */
+const SHARES_PER_WEIGHT = 10.24;
 
 /** Directories below which a group is made, by what they control. */
 export interface CgroupLayout {
@@ -113,6 +118,8 @@ const isGone = (error: unknown): boolean => (error as NodeJS.ErrnoException).cod
 export class Cgroup {
   readonly #layout: CgroupLayout;
   readonly #name: string;
+  /** Whether a quota is set. */
+  #quota = false;
 
   /** Makes the group and sets its limits. */
   constructor(layout: CgroupLayout, name: string, limits: CgroupLimits) {
@@ -142,6 +149,43 @@ export class Cgroup {
       const path = this.#path(controller, file);
       if (path !== null) writeFileSync(path, String(value));
     }
+    this.setCpuShare(limits.cpu);
+  }
+
+  /**
+   * Sets its part of the CPU: a weight against its siblings, and when it is hard a quota. Does nothing where CPU time is
+   * not controlled.
+   */
+  setCpuShare({ share, hard }: CpuShare): void {
+    const weight = Math.min(CPU_WEIGHT_WHOLE, Math.max(1, Math.round(share * CPU_WEIGHT_WHOLE)));
+    const quotaUs = Math.max(CPU_QUOTA_US_MIN, Math.round(share * CPU_QUOTA_PERIOD_US));
+    // A whole CPU is all it can use.
+    const limited = hard && share < 1;
+    const files: (readonly [controller: string, file: string, value: string])[] = [];
+    if (this.#layout.version === 2) {
+      files.push(["unified", "cpu.weight", String(weight)]);
+      if (limited || this.#quota)
+        files.push(["unified", "cpu.max", `${limited ? String(quotaUs) : "max"} ${String(CPU_QUOTA_PERIOD_US)}`]);
+    } else {
+      files.push(["cpu", "cpu.shares", String(Math.max(2, Math.round(weight * SHARES_PER_WEIGHT)))]);
+      if (limited || this.#quota)
+        files.push(
+          ["cpu", "cpu.cfs_period_us", String(CPU_QUOTA_PERIOD_US)],
+          ["cpu", "cpu.cfs_quota_us", limited ? String(quotaUs) : "-1"],
+        );
+    }
+    this.#quota = limited;
+    for (const [controller, file, value] of files) {
+      const path = this.#path(controller, file);
+      if (path !== null) writeFileSync(path, value);
+    }
+  }
+
+  /** All tasks (processes and their threads) in it now. */
+  tasks(): number[] {
+    const [parent = ""] = this.#layout.parents.values();
+    const file = this.#layout.version === 2 ? "cgroup.threads" : "tasks";
+    return readFileSync(`${parent}/${this.#name}/${file}`, "utf8").split("\n").filter(Boolean).map(Number);
   }
 
   #path(controller: string, file: string): string | null {

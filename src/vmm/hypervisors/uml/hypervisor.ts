@@ -14,6 +14,7 @@ import { assembleFilter, type Violation } from "../../jail/seccomp.ts";
 import { CpuAllocator } from "../../jail/cpu-allocator.ts";
 import { UserAllocator } from "../../jail/user-allocator.ts";
 import {
+  CPU_SHARE_BOOT,
   GUEST_MEMORY_MIB_MAX,
   GUEST_MEMORY_MIB_MIN,
   JAIL_MEMORY_OVERHEAD_BYTES,
@@ -96,6 +97,7 @@ const serveDevices = (
     return setup.use(device);
   };
   const vsock = serve(directory.vsockSocket, new VsockDevice(resolve));
+  vsock.hold();
   const net =
     config.network === undefined
       ? null
@@ -173,7 +175,7 @@ export class UmlHypervisor implements Hypervisor {
     checkConfig(config);
     using setup = new DisposableStack();
     const user = setup.adopt(this.#users.take(), (taken) => this.#users.release(taken));
-    const cpu = setup.adopt(this.#cpus.take(config.cpu ?? null), (taken) => this.#cpus.release(taken));
+    const place = setup.use(this.#cpus.take(config.cpu ?? null));
     const directory = setup.use(new RunDirectory(this.#options.runDir, config.id, user));
     const scratch = setup.use(new ScratchDirectory(this.#options.scratchDir, config.id, user, this.#scratchTemplates));
     const { vsock, net, sockets, ended } = serveDevices(directory, config, this.#frames, setup);
@@ -203,7 +205,7 @@ export class UmlHypervisor implements Hypervisor {
         onViolation: violated.resolve,
         fileBytesMax: fileBytesMax(config),
         cgroup,
-        cpu,
+        cpu: place.cpu,
         user,
       },
       setup,
@@ -213,7 +215,7 @@ export class UmlHypervisor implements Hypervisor {
       id: config.id,
       pid,
       pidfd,
-      cpu,
+      place,
       driveCount: config.drives.length,
       scratchMib,
       vsock,
@@ -235,6 +237,8 @@ export class UmlHypervisor implements Hypervisor {
       const { cause, detail } = endByViolation(violation);
       microVm.end(cause, detail);
     });
+    // A guest may be up before its spawner is told of it: it is heard when that one has had the time to listen.
+    setImmediate(() => vsock.open());
     return microVm;
   }
 
@@ -266,7 +270,11 @@ export class UmlHypervisor implements Hypervisor {
     if (this.#cgroups === null) return null;
     const memoryBytes = config.memoryMib * MIB + JAIL_MEMORY_OVERHEAD_BYTES;
     return setup.adopt(
-      new Cgroup(this.#cgroups, cgroupName(config.id), { memoryBytes, pids: JAIL_PIDS_MAX }),
+      new Cgroup(this.#cgroups, cgroupName(config.id), {
+        memoryBytes,
+        pids: JAIL_PIDS_MAX,
+        cpu: { share: CPU_SHARE_BOOT, hard: false },
+      }),
       (made) => {
         made.remove();
       },

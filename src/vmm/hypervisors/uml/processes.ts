@@ -1,6 +1,8 @@
-import { readFileSync } from "node:fs";
+import { readdirSync, readFileSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
 import { setImmediate } from "node:timers/promises";
+
+import { native } from "../../native.ts";
 
 const children = async (pid: number): Promise<number[]> => {
   try {
@@ -19,6 +21,51 @@ export const processTree = async (pid: number): Promise<number[]> => {
   const below = await Promise.all((await children(pid)).map((child) => processTree(child)));
   return [pid, ...below.flat()];
 };
+
+/** Rounds of `moveTasks`: of a microVM only the kernel's process makes others, and the first round has moved that. */
+const MOVE_ROUNDS_MAX = 4;
+
+/**
+ * Puts all tasks of a microVM on one CPU; false when the host refuses. A new task is where its maker is, so what was made
+ * while this looked is found in the next round, until there is none.
+ */
+export const moveTasks = (list: () => readonly number[], cpu: number): boolean => {
+  const moved = new Set<number>();
+  for (let round = 0; round < MOVE_ROUNDS_MAX; round++) {
+    const left = list().filter((task) => !moved.has(task));
+    if (left.length === 0) break;
+    if (native().setAffinity(Int32Array.from(left), cpu) < 0) return false;
+    for (const task of left) moved.add(task);
+  }
+  return true;
+};
+
+/** Tasks of a process and of all below it: for a microVM without a cgroup. */
+export const tasksBelow = (pid: number): number[] => {
+  const found: number[] = [];
+  try {
+    for (const task of readdirSync(`/proc/${String(pid)}/task`)) {
+      found.push(Number(task));
+      const list = readFileSync(`/proc/${String(pid)}/task/${task}/children`, "utf8")
+        .split(" ")
+        .filter(Boolean);
+      for (const child of list) found.push(...tasksBelow(Number(child)));
+    }
+  } catch {
+    // It ended meanwhile.
+  }
+  return found;
+};
+
+/** CPU time in µs that tasks have used, those that have ended left out (/proc/TASK/schedstat, first field, ns). */
+export const cpuTimeUsOf = (tasks: readonly number[]): number =>
+  tasks.reduce((sum, task) => {
+    try {
+      return sum + Number(readFileSync(`/proc/${String(task)}/schedstat`, "utf8").split(" ")[0]) / 1000;
+    } catch {
+      return sum;
+    }
+  }, 0);
 
 /** Whether a process was stopped by a signal, or ended (proc(5): states T, Z, X, or no such process). */
 export const isStopped = (pid: number): boolean => {

@@ -5,14 +5,23 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Cgroup } from "../../jail/cgroup.ts";
 import type { FramePort } from "../../devices/frames.ts";
 import type { NetDevice } from "../../devices/net.ts";
+import type { CpuPlace } from "../../jail/cpu-allocator.ts";
 import type { VsockDevice } from "../../devices/vsock.ts";
-import { FREEZE_TIMEOUT_MS, REAP_TIMEOUT_MS, UBD_DEVICES_MAX } from "../../limits.ts";
-import type { Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats } from "../../microvm.ts";
+import { FREEZE_TIMEOUT_MS, MOVE_AGAIN_MS, REAP_TIMEOUT_MS, UBD_DEVICES_MAX } from "../../limits.ts";
+import type { CpuShare, Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats } from "../../microvm.ts";
 import { native } from "../../native.ts";
 import { Watch } from "../../poller.ts";
 import { ubdDevice } from "./command-line.ts";
 import { Mconsole } from "./mconsole.ts";
-import { isStopped, killJail, processTree, proportionalBytes } from "./processes.ts";
+import {
+  cpuTimeUsOf,
+  isStopped,
+  killJail,
+  moveTasks,
+  processTree,
+  proportionalBytes,
+  tasksBelow,
+} from "./processes.ts";
 import { checkReadable, type RunDirectory } from "./run-directory.ts";
 import type { ScratchDirectory } from "./scratch-directory.ts";
 
@@ -21,7 +30,7 @@ export interface UmlParts {
   readonly id: string;
   readonly pid: number;
   readonly pidfd: number;
-  readonly cpu: number;
+  readonly place: CpuPlace;
   readonly driveCount: number;
   /** A scratch drive behind those, made ahead for whoever asks for its size; null for none. */
   readonly scratchMib: number | null;
@@ -45,7 +54,6 @@ const signalName = (number: number): NodeJS.Signals | null => {
 /** A running UML guest. Made by `UmlHypervisor.spawn`. */
 export class UmlMicroVm implements MicroVm {
   readonly id: string;
-  readonly cpu: number;
   readonly exited: Promise<MicroVmExit>;
   readonly #parts: UmlParts;
   readonly #watch: Watch;
@@ -61,17 +69,51 @@ export class UmlMicroVm implements MicroVm {
 
   constructor(parts: UmlParts) {
     this.id = parts.id;
-    this.cpu = parts.cpu;
     this.#parts = parts;
     this.#readyScratchMib = parts.scratchMib;
     this.#nextDrive = parts.driveCount + (parts.scratchMib === null ? 0 : 1);
     const { promise, resolve } = Promise.withResolvers<MicroVmExit>();
     this.exited = promise;
     this.#settle = resolve;
+    parts.place.tenant = {
+      cpuTimeUs: () => (this.#ended ? null : (parts.cgroup?.cpuTimeUs() ?? cpuTimeUsOf(this.#tasks()))),
+      moveTo: (cpu) => this.#moveTo(cpu),
+    };
     // A pidfd becomes readable when its process has ended.
     this.#watch = new Watch(parts.pidfd, () => {
       void this.#reap();
     });
+  }
+
+  get cpu(): number {
+    return this.#parts.place.cpu;
+  }
+
+  setCpuShare(share: CpuShare): void {
+    if (!this.#ended) this.#parts.cgroup?.setCpuShare(share);
+  }
+
+  setBusy(busy: boolean): void {
+    if (!this.#ended) this.#parts.place.setBusy(busy);
+  }
+
+  #tasks(): number[] {
+    return this.#parts.cgroup?.tasks() ?? tasksBelow(this.#parts.pid);
+  }
+
+  /**
+   * A task that is just being made has the CPUs its maker had when that began, and is not listed before it ends: so a
+   * guest that runs is looked at again.
+   */
+  #moveTo(cpu: number): boolean {
+    if (this.#ended || !moveTasks(() => this.#tasks(), cpu)) return false;
+    if (this.#paused) return true;
+    for (const delayMs of MOVE_AGAIN_MS) {
+      setTimeout(() => {
+        if (!this.#ended && this.cpu === cpu) moveTasks(() => this.#tasks(), cpu);
+      }, delayMs).unref();
+    }
+    return true;
   }
 
   listen(port: number, accept: (stream: Duplex) => void): void {
@@ -164,7 +206,8 @@ export class UmlMicroVm implements MicroVm {
   }
 
   async stats(): Promise<MicroVmStats> {
-    const { pid, cpu, cgroup } = this.#parts;
+    const { pid, cgroup } = this.#parts;
+    const { cpu } = this;
     const memory = cgroup?.memoryBytes() ?? null;
     const cpuTimeUs = cgroup?.cpuTimeUs() ?? 0;
     return { pid, cpu, cpuTimeUs, memoryBytes: memory ?? (await proportionalBytes(await processTree(pid))) };
