@@ -3,7 +3,7 @@ import type { BootBench } from "./microvm.ts";
 import { bootMany, bootSerial, idleMemory } from "./microvm.ts";
 import { qemu } from "./qemu.ts";
 import type { InvokeBench } from "./invoke.ts";
-import { bigPayloads, coldNative, coldNode, throughput, warmNode } from "./invoke.ts";
+import { bigPayloads, coldNative, coldNode, reuseNever, throughput, warmNode } from "./invoke.ts";
 import { bareNode, gvisor } from "./peers.ts";
 
 /** Named figures of one bench; `samplesMs` holds every single duration, for a plot. */
@@ -23,6 +23,7 @@ export const BENCHES: readonly Bench[] = [
   { name: "idle-memory", about: "host memory of an idle booted microVM", needs: "microvm", run: idleMemory },
   { name: "cold-native", about: "cold invoke through the SDK, native bootstrap", needs: "hearth", run: coldNative },
   { name: "cold-node", about: "cold invoke through the SDK, nodejs24.x", needs: "hearth", run: coldNode },
+  { name: "reuse-never", about: "a fresh microVM for every call, native bootstrap", needs: "hearth", run: reuseNever },
   { name: "warm-node", about: "warm invoke through the SDK, nodejs24.x", needs: "hearth", run: warmNode },
   { name: "throughput", about: "warm invokes by 8 clients at once, nodejs24.x", needs: "hearth", run: throughput },
   { name: "payload-6mb", about: "6 MB in and 6 MB out, nodejs24.x", needs: "hearth", run: bigPayloads },

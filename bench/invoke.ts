@@ -31,6 +31,7 @@ const WARM_UP_CALLS = 50;
 const CLIENTS = 8;
 const THROUGHPUT_CALLS = 2_000;
 const BIG_CALLS = 10;
+const NEVER_CALLS = 500;
 /** The pool refills between cold starts, as it would between those of real traffic. */
 const POOL_REFILL_MS = 150;
 
@@ -94,6 +95,20 @@ export const coldNative: InvokeBench = async (parts) => {
 };
 
 export const coldNode: InvokeBench = async (parts) => coldBoth(parts, await nodeFunction("cold-node"));
+
+/** Every invocation in a fresh microVM, as many as there can be: by several clients without a pause. */
+export const reuseNever: InvokeBench = async ({ pooled, scratch }) => {
+  const wanted = await nativeFunction("reuse-never", scratch);
+  if (wanted === null) return null;
+  await deploy(pooled, { ...wanted, reuse: "never" });
+  const once = async (): Promise<number> => timed(() => call(pooled, wanted.name));
+  // The pool learns what is wanted.
+  await parallel(CLIENTS * 2, CLIENTS, async () => void (await once()));
+  const timesMs: number[] = [];
+  const totalMs = await timed(() => parallel(NEVER_CALLS, CLIENTS, async () => void timesMs.push(await once())));
+  await pooled.send(new DeleteFunctionCommand({ FunctionName: wanted.name }));
+  return { ...spread(timesMs), clients: CLIENTS, perSecond: round(NEVER_CALLS / (totalMs / 1000)) };
+};
 
 const warm = async (client: LambdaClient): Promise<string> => {
   const name = "warm-node";

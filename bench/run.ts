@@ -52,7 +52,8 @@ export async function* runBenches(benches: readonly Bench[]): AsyncGenerator<Out
 
 const bootOptions = async (scratch: string): Promise<BootOptions> => {
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
-  const options = { runDir: join(scratch, "vm"), sharedImagesDir: images.directory };
+  const places = { drivesDir: join(scratch, "drives"), scratchDir: join(scratch, "disks") };
+  const options = { ...places, sharedImagesDir: images.directory };
   const { hypervisor } = await selectHypervisor("auto", options);
   return {
     hypervisor,

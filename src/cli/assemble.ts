@@ -122,12 +122,12 @@ export const assembleHearth: AssembleHearth = async (options) => {
 };
 
 /**
- * Beside the code where microVMs' users can get there, so that an image is attached by a hard link and its pages are
- * shared; else the hypervisor's own default, where images are copied.
+ * Drives lie beside the code where microVMs' users can get there, so that an image is attached by a hard link and its pages
+ * are shared; else where the hypervisor has them by default, and images are copied.
  */
-const runDirectories = (dataDir: string): { runDir?: string; scratchDir?: string } => {
-  const { run, scratch } = dataFiles(dataDir);
-  return isReachable(run) ? { runDir: run, scratchDir: scratch } : {};
+const driveDirectories = (dataDir: string): { drivesDir?: string; scratchDir?: string } => {
+  const { drives, scratch } = dataFiles(dataDir);
+  return isReachable(drives) ? { drivesDir: drives, scratchDir: scratch } : {};
 };
 
 interface WorkerParts {
@@ -145,7 +145,7 @@ const startWorker = async (
   const { log } = options;
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
-    ...runDirectories(options.dataDir),
+    ...driveDirectories(options.dataDir),
     sharedImagesDir: images.directory,
   });
   const stale = hypervisor.cleanStale();

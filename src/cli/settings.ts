@@ -36,7 +36,7 @@ export const dataFiles = (
   dataDir: string,
 ): Readonly<
   Record<
-    "credentials" | "endpoint" | "lock" | "pid" | "control" | "logs" | "database" | "code" | "run" | "scratch",
+    "credentials" | "endpoint" | "lock" | "pid" | "control" | "logs" | "database" | "code" | "drives" | "scratch",
     string
   >
 > => ({
@@ -48,7 +48,7 @@ export const dataFiles = (
   logs: join(dataDir, "logs"),
   database: join(dataDir, "hearth.db"),
   code: join(dataDir, "code"),
-  run: join(dataDir, "vm"),
+  drives: join(dataDir, "drives"),
   scratch: join(dataDir, "scratch"),
 });
 

@@ -1,4 +1,4 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, readFileSync, statfsSync } from "node:fs";
 import { homedir } from "node:os";
 
 /** Where things are and how far they go. Everything has a default; `vmmOptions` fills in what is not given. */
@@ -9,11 +9,15 @@ export interface VmmOptions {
   /** native/jail, compiled: what bwrap runs, and what becomes the hypervisor. */
   readonly jailEnter: string;
   /**
-   * Directory of what lives as long as a microVM: sockets and links. Best on a tmpfs, and short: sockets are below it
-   * (see `RunDirectory`). Created when absent. Hot-attached drives are hard-linked below it, and copied when it is on
-   * another file system than they.
+   * Directory of what lives as long as a microVM: sockets, mostly. Best on a tmpfs (ext4 gets slower with every file that
+   * was removed in the last seconds), and short: sockets are below it (see `RunDirectory`). Created when absent.
    */
   readonly runDir: string;
+  /**
+   * Directory of images that microVMs were given, as hard links; where it is on another file system than an image, the
+   * image is copied. Another one than `runDir`, beside which it is when only that is given. Created when absent.
+   */
+  readonly drivesDir: string;
   /**
    * Directory of the drives that microVMs write to, which lie below it as sparse files until their microVM ends. On a
    * disk; another one than `runDir`, beside which it is when only that is given. Created when absent.
@@ -38,10 +42,27 @@ const ownCpus = (): number[] => {
   });
 };
 
-/** Default run directory: root's is below /run; a user's below their own runtime directory. */
+/** `f_type` of a tmpfs, statfs(2). */
+const TMPFS_MAGIC = 0x0102_1994;
+
+/** Makes a directory if there is none; false when that is not possible or somebody else's is in its place. */
+const makeOwn = (path: string): boolean => {
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o711 });
+    const status = lstatSync(path);
+    return status.isDirectory() && status.uid === process.getuid?.() && (status.mode & 0o022) === 0;
+  } catch {
+    return false;
+  }
+};
+
+/** Default run directory: root's is below the first of /run and /dev/shm that is memory; a user's below their own. */
 const defaultRunDir = (): string => {
   const uid = process.getuid?.() ?? 0;
-  if (uid === 0) return "/run/hearth/vm";
+  if (uid === 0) {
+    const memory = ["/run", "/dev/shm"].filter((path) => existsSync(path) && statfsSync(path).type === TMPFS_MAGIC);
+    return `${memory.map((path) => `${path}/hearth`).find(makeOwn) ?? "/run/hearth"}/vm`;
+  }
   const own = process.env["XDG_RUNTIME_DIR"];
   return own !== undefined && existsSync(own) ? `${own}/hearth` : `/tmp/hearth-${String(uid)}`;
 };
@@ -53,11 +74,14 @@ const defaultScratchDir = (): string => {
   return `${process.env["XDG_CACHE_HOME"] ?? `${homedir()}/.cache`}/hearth/scratch`;
 };
 
+const defaultDrivesDir = (): string => defaultScratchDir().replace(/scratch$/, "drives");
+
 export const vmmOptions = (given: Partial<VmmOptions> = {}): VmmOptions => ({
   umlKernel: `${repository}build/kernel/uml`,
   bwrap: "/usr/bin/bwrap",
   jailEnter: `${repository}build/native/jail-enter`,
   runDir: defaultRunDir(),
+  drivesDir: given.runDir === undefined ? defaultDrivesDir() : `${given.runDir}.drives`,
   scratchDir: given.runDir === undefined ? defaultScratchDir() : `${given.runDir}.scratch`,
   sharedImagesDir: null,
   cpus: ownCpus(),

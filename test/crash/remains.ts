@@ -6,6 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
 import { dataFiles } from "../../src/cli/settings.ts";
+import { vmmOptions } from "../../src/vmm/config.ts";
 import { detectCgroups } from "../../src/vmm/jail/cgroup.ts";
 import { eventually } from "../functional/hearth.ts";
 import type { MarkedCodes } from "./code.ts";
@@ -21,16 +22,25 @@ export interface QueuedEvent {
 const END_MS_MAX = 3_000;
 /** What may lie in a data directory; every other name is something left over. */
 const DATA_FILES =
-  /^(?:credentials|endpoint|hearth\.(?:pid|db|db-wal|db-shm)|lock|control\.sock|logs|code|vm|scratch)$/;
+  /^(?:credentials|endpoint|hearth\.(?:pid|db|db-wal|db-shm)|lock|control\.sock|logs|code|drives|scratch)$/;
+
+/** Processes of a Hearth and its microVMs: they were told of its data, or of the run directory of one that has drives there. */
+const processesOf = (dataDir: string): string[] => {
+  const { drives } = dataFiles(dataDir);
+  const ids = (existsSync(drives) ? readdirSync(drives) : []).flatMap(
+    (name) => /^\.owner\.\d+-\d+\.(.+)$/.exec(name)?.[1] ?? [],
+  );
+  return [dataDir, ...ids.map((id) => join(vmmOptions().runDir, id))].flatMap(processesIn);
+};
 
 /** Nobody has cleaned up yet: every process of the dead Hearth has ended by itself. */
 export const assertProcessesEnd = async (dataDir: string): Promise<void> => {
   await eventually(
     "every process of the killed Hearth and of its microVMs ends",
-    async () => (processesIn(dataDir).length === 0 ? true : null),
+    async () => (processesOf(dataDir).length === 0 ? true : null),
     END_MS_MAX,
   ).catch((error: unknown) => {
-    throw new Error(`${String(error)}: ${processesIn(dataDir).join("\n")}`);
+    throw new Error(`${String(error)}: ${processesOf(dataDir).join("\n")}`);
   });
 };
 
@@ -85,7 +95,7 @@ export const assertNothingLeft = (dataDir: string, dead: readonly string[]): voi
     [],
     "cgroups",
   );
-  for (const directory of [files.run, files.scratch].filter((path) => existsSync(path))) {
+  for (const directory of [vmmOptions().runDir, files.drives, files.scratch].filter((path) => existsSync(path))) {
     const names = readdirSync(directory);
     const marks = names.filter((name) => name.startsWith(".owner."));
     assert.deepEqual(marks.filter(ofDead), [], "marks of the dead");

@@ -28,6 +28,7 @@ import { VhostUserBackend } from "../../transports/vhost-user.ts";
 import { umlCommandLine } from "./command-line.ts";
 import { ConsolePipe } from "./console-pipe.ts";
 import { cgroupName, checkReadable, cleanStale, copyProgram, isReachable, RunDirectory } from "./run-directory.ts";
+import { DriveDirectory, DRIVES } from "./drive-directory.ts";
 import { probeUml } from "./probe.ts";
 import { SCRATCH, ScratchDirectory, ScratchTemplates } from "./scratch-directory.ts";
 import { endByViolation, UML_RULES } from "./system-calls.ts";
@@ -36,7 +37,6 @@ import { UmlMicroVm } from "./uml-microvm.ts";
 const MIB = 1024 * 1024;
 const KERNEL = "/kernel";
 const IMAGES = "/images";
-const DRIVES = "/drives";
 
 interface PlacedDrive {
   /** As the jail sees it. */
@@ -168,7 +168,8 @@ export class UmlHypervisor implements Hypervisor {
 
   /** Removes what crashed monitors left behind; returns the ids of their microVMs. */
   cleanStale(): string[] {
-    return cleanStale([this.#options.runDir, this.#options.scratchDir], this.#cgroups);
+    const { runDir, drivesDir, scratchDir } = this.#options;
+    return cleanStale([runDir, drivesDir, scratchDir], this.#cgroups);
   }
 
   async spawn(config: MicroVmConfig): Promise<MicroVm> {
@@ -177,10 +178,11 @@ export class UmlHypervisor implements Hypervisor {
     const user = setup.adopt(this.#users.take(), (taken) => this.#users.release(taken));
     const place = setup.use(this.#cpus.take(config.cpu ?? null));
     const directory = setup.use(new RunDirectory(this.#options.runDir, config.id, user));
+    const links = setup.use(new DriveDirectory(this.#options.drivesDir, config.id, user));
     const scratch = setup.use(new ScratchDirectory(this.#options.scratchDir, config.id, user, this.#scratchTemplates));
     const { vsock, net, sockets, ended } = serveDevices(directory, config, this.#frames, setup);
     const pipe = setup.use(new ConsolePipe(config.onConsole ?? null, config.consoleInput ?? null));
-    const drives = config.drives.map((drive, i) => this.#placeDrive(drive, i, directory));
+    const drives = config.drives.map((drive, i) => this.#placeDrive(drive, i, links));
     const scratchMib = config.scratchMib ?? null;
     const writable = scratchMib === null ? [] : [scratch.add(scratchMib, drives.length)];
     const cgroup = this.#makeCgroup(config, setup);
@@ -199,7 +201,7 @@ export class UmlHypervisor implements Hypervisor {
     const { pid, pidfd, entered } = await startJail(
       {
         ...this.#jail(),
-        mounts: this.#mounts(directory, scratch, drives),
+        mounts: this.#mounts(directory, links, scratch, drives),
         command: kernel,
         console: pipe.descriptors,
         onViolation: violated.resolve,
@@ -222,6 +224,7 @@ export class UmlHypervisor implements Hypervisor {
       net,
       cgroup,
       directory,
+      drives: links,
       scratch,
       ownDirectory: entered,
       sharedPath: (image) => this.#sharedPath(image),
@@ -254,10 +257,15 @@ export class UmlHypervisor implements Hypervisor {
   }
 
   /** What a jail sees of the host. */
-  #mounts(directory: RunDirectory, scratch: ScratchDirectory, drives: readonly PlacedDrive[]): JailMount[] {
+  #mounts(
+    directory: RunDirectory,
+    links: DriveDirectory,
+    scratch: ScratchDirectory,
+    drives: readonly PlacedDrive[],
+  ): JailMount[] {
     return [
       this.#kernelMount(),
-      { source: directory.drives, target: DRIVES, writable: false },
+      { source: links.path, target: DRIVES, writable: false },
       // At the same paths as outside: the kernel answers console commands to the path they came from.
       { source: directory.host, target: directory.host, writable: false },
       { source: scratch.path, target: SCRATCH, writable: true },
@@ -282,7 +290,7 @@ export class UmlHypervisor implements Hypervisor {
   }
 
   /** Where the jail sees a drive: in the shared images, at its own path, or as a link in the drives directory. */
-  #placeDrive(drive: Drive, index: number, directory: RunDirectory): PlacedDrive {
+  #placeDrive(drive: Drive, index: number, links: DriveDirectory): PlacedDrive {
     const { readOnly } = drive;
     checkReadable(drive.path);
     const source = realpathSync(drive.path);
@@ -290,18 +298,18 @@ export class UmlHypervisor implements Hypervisor {
     if (shared !== null) return { path: shared, readOnly, mount: null };
     if (!isReachable(source)) {
       if (!readOnly) throw new Error(`Drive ${drive.path} is in a directory that others may not enter`);
-      return { path: `${DRIVES}/${directory.addDrive(source, index)}`, readOnly, mount: null };
+      return { path: links.add(source, index), readOnly, mount: null };
     }
     const path = `/drive${String(index)}`;
     return { path, readOnly, mount: { source, target: path, writable: !readOnly } };
   }
 
-  /** A program at a path every jail's user can reach: where it is, or a copy in the run directory. */
+  /** A program at a path every jail's user can reach: where it is, or a copy. Not in the run directory: it may be noexec. */
   #program(path: string): string {
     const known = this.#reachable.get(path);
     if (known !== undefined) return known;
     const source = realpathSync(path);
-    const reachable = isReachable(source) ? source : copyProgram(source, this.#options.runDir);
+    const reachable = isReachable(source) ? source : copyProgram(source, this.#options.drivesDir);
     this.#reachable.set(path, reachable);
     return reachable;
   }

@@ -4,8 +4,6 @@ import {
   copyFileSync,
   existsSync,
   renameSync,
-  constants,
-  linkSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -82,12 +80,10 @@ export const giveToJail = (path: string, user: number, mode: number): void => {
  * `RUNDIR/ID/`, what one microVM has on disk:
  *
  *     host/    ours, the jail may only connect: vsock.sock, net.sock, console (where the mconsole's answers arrive)
- *     drives/  ours, the jail may only read: images attached while it runs
  */
 export class RunDirectory implements Disposable {
   readonly path: string;
   readonly host: string;
-  readonly drives: string;
   readonly vsockSocket: string;
   readonly netSocket: string;
   readonly consoleSocket: string;
@@ -97,7 +93,6 @@ export class RunDirectory implements Disposable {
   constructor(runDir: string, id: string, user: number | null) {
     this.path = `${runDir}/${id}`;
     this.host = `${this.path}/host`;
-    this.drives = `${this.path}/drives`;
     this.vsockSocket = `${this.host}/vsock.sock`;
     this.netSocket = `${this.host}/net.sock`;
     this.consoleSocket = `${this.host}/console`;
@@ -108,31 +103,12 @@ export class RunDirectory implements Disposable {
       );
     this.#owned = new OwnedDirectory(runDir, id, user);
     try {
-      for (const directory of [this.host, this.drives]) {
-        mkdirSync(directory);
-        chmodSync(directory, 0o755);
-      }
+      mkdirSync(this.host);
+      chmodSync(this.host, 0o755);
     } catch (error) {
       this[Symbol.dispose]();
       throw error;
     }
-  }
-
-  /** Makes an image appear in the jail; returns its name there. A link where it can be, a copy where it must. */
-  addDrive(image: string, index: number): string {
-    checkReadable(image);
-    const target = `${this.drives}/${String(index)}`;
-    try {
-      linkSync(image, target);
-    } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EXDEV") throw error;
-      copyFileSync(image, target, constants.COPYFILE_FICLONE);
-    }
-    return basename(target);
-  }
-
-  removeDrive(index: number): void {
-    rmSync(`${this.drives}/${String(index)}`, { force: true });
   }
 
   [Symbol.dispose](): void {
@@ -150,11 +126,11 @@ export const isReachable = (path: string): boolean => {
   }
 };
 
-/** A copy of a program below the run directory, made once for each version of it. */
-export const copyProgram = (source: string, runDir: string): string => {
+/** A copy of a program in a directory of ours, made once for each version of it. */
+export const copyProgram = (source: string, into: string): string => {
   const { size, mtimeMs } = statSync(source);
-  const target = `${runDir}/.program-${basename(source)}-${String(size)}-${String(Math.floor(mtimeMs))}`;
-  mkdirSync(runDir, { recursive: true, mode: 0o711 });
+  const target = `${into}/.program-${basename(source)}-${String(size)}-${String(Math.floor(mtimeMs))}`;
+  mkdirSync(into, { recursive: true, mode: 0o711 });
   if (!existsSync(target)) {
     const partial = `${target}.${OWNER}`;
     try {
@@ -208,7 +184,7 @@ const killJailsOf = (path: string): void => {
   for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
     try {
       const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      if (words.includes(`${path}/drives`)) process.kill(Number(pid), "SIGKILL");
+      if (words.includes(`${path}/host`)) process.kill(Number(pid), "SIGKILL");
     } catch {
       // It ended meanwhile, or is not ours.
     }

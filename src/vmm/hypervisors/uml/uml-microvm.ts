@@ -22,6 +22,7 @@ import {
   proportionalBytes,
   tasksBelow,
 } from "./processes.ts";
+import type { DriveDirectory } from "./drive-directory.ts";
 import { checkReadable, type RunDirectory } from "./run-directory.ts";
 import type { ScratchDirectory } from "./scratch-directory.ts";
 
@@ -38,6 +39,7 @@ export interface UmlParts {
   readonly net: NetDevice | null;
   readonly cgroup: Cgroup | null;
   readonly directory: RunDirectory;
+  readonly drives: DriveDirectory;
   readonly scratch: ScratchDirectory;
   /** Descriptor of the jail's own directory, where the kernel makes its console's socket; null when it never began. */
   readonly ownDirectory: Promise<number | null>;
@@ -140,11 +142,11 @@ export class UmlMicroVm implements MicroVm {
   }
 
   async attachDrive(drive: Drive): Promise<GuestDevice> {
-    const { directory, sharedPath } = this.#parts;
+    const { drives, sharedPath } = this.#parts;
     if (!drive.readOnly) throw new Error("A drive of a running UML guest is read-only or a scratch drive");
     const index = this.#takeDrive();
     checkReadable(drive.path);
-    const path = sharedPath(drive.path) ?? `/drives/${directory.addDrive(drive.path, index)}`;
+    const path = sharedPath(drive.path) ?? drives.add(drive.path, index);
     await this.#command(`config ubd${String(index)}rd=${path}`);
     return ubdDevice(index);
   }
