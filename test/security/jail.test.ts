@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, readlinkSync, statSync } from "node:fs";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
@@ -151,6 +151,20 @@ test("what a jail must not have is not there", async () => {
   } finally {
     server.close();
   }
+});
+
+test("another microVM's sockets are out of reach", async () => {
+  const other = new UmlHypervisor({ runDir: guest.runDir });
+  await using microVm = await other.spawn({
+    id: "other",
+    memoryMib: 64,
+    drives: [{ path: guest.image, readOnly: true }],
+    init: "/init",
+  });
+  const socket = join(guest.runDir, microVm.id, "host", "vsock.sock");
+  assert.ok(existsSync(socket));
+  assert.equal((await attempt(`connect:${socket}`)).said, "ENOENT");
+  assert.equal((await attempt("connect:/host/vsock.sock")).said, "done");
 });
 
 test("what is allowed is done: the attacks above could succeed", async () => {

@@ -17,21 +17,20 @@ export const compile = (source: string, target: string, options: readonly string
   });
 };
 
-/** A root image with the tests' guest program as /init, and a run directory. Disposing removes them. */
+/** A root image with a guest program as /init, and a run directory. Disposing removes them. */
 export class TestGuest implements Disposable {
   readonly directory: string;
   readonly image: string;
   readonly runDir: string;
 
-  constructor() {
+  constructor(source: URL = new URL("guest-init.c", import.meta.url)) {
     this.directory = mkdtempSync(join(tmpdir(), "hv-"));
     chmodSync(this.directory, 0o755);
     this.image = join(this.directory, "root.erofs");
     this.runDir = join(this.directory, "r");
     const root = join(this.directory, "root");
     for (const name of ["dev", "proc", "tmp"]) mkdirSync(join(root, name), { recursive: true });
-    const source = new URL("guest-init.c", import.meta.url).pathname;
-    compile(source, join(root, "init"), ["-static"]);
+    compile(source.pathname, join(root, "init"), ["-static"]);
     execFileSync("mkfs.erofs", ["--quiet", this.image, root], { env: WITHOUT_SANITIZERS });
   }
 

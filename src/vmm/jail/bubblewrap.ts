@@ -8,6 +8,8 @@ export interface JailMount {
 export interface JailOptions {
   readonly bwrap: string;
   readonly mounts: readonly JailMount[];
+  /** Symbolic links in the jail. */
+  readonly links: readonly { readonly path: string; readonly target: string }[];
   /** A directory in the jail's own memory, where its program may make files; so many bytes of them. */
   readonly ownDirectory: { readonly target: string; readonly bytes: number };
   /** Absolute paths as seen inside. */
@@ -19,7 +21,7 @@ export interface JailOptions {
  * environment, and of the host's files only what `mounts` names: no /proc, no /sys, no device but /dev/null. It ends
  * with the process that started it.
  */
-export const jailCommand = ({ bwrap, mounts, ownDirectory, command }: JailOptions): string[] => [
+export const jailCommand = ({ bwrap, mounts, links, ownDirectory, command }: JailOptions): string[] => [
   bwrap,
   "--unshare-user",
   "--unshare-pid",
@@ -39,6 +41,7 @@ export const jailCommand = ({ bwrap, mounts, ownDirectory, command }: JailOption
   "/dev/null",
   "/dev/null",
   ...mounts.flatMap(({ source, target, writable }) => [writable ? "--bind" : "--ro-bind", source, target]),
+  ...links.flatMap(({ path, target }) => ["--symlink", target, path]),
   "--size",
   String(ownDirectory.bytes),
   "--tmpfs",

@@ -15,6 +15,8 @@ export interface JailOptions {
   /** native/jail, compiled, where the jail's user can reach it. */
   readonly enter: string;
   readonly mounts: readonly JailMount[];
+  /** Symbolic links in the jail. */
+  readonly links: readonly { readonly path: string; readonly target: string }[];
   /** As seen inside. */
   readonly command: readonly [string, ...string[]];
   /** Its standard input, output and error. It gets no other descriptor. */
@@ -55,6 +57,7 @@ export const startJail = async (options: JailOptions, setup: DisposableStack): P
   const argv = jailCommand({
     bwrap: options.bwrap,
     mounts: [{ source: options.enter, target: ENTER, writable: false }, ...options.mounts],
+    links: options.links,
     ownDirectory: { target: OWN_DIRECTORY, bytes: JAIL_DIRECTORY_BYTES_MAX },
     command: [ENTER, OWN_DIRECTORY, ...options.command],
   });

@@ -1,5 +1,5 @@
 import { realpathSync, statSync } from "node:fs";
-import { relative } from "node:path";
+import { basename, relative } from "node:path";
 
 import { vmmOptions, type VmmOptions } from "../../config.ts";
 import type { DeviceError } from "../../devices/device-error.ts";
@@ -37,6 +37,8 @@ import { UmlMicroVm } from "./uml-microvm.ts";
 const MIB = 1024 * 1024;
 const KERNEL = "/kernel";
 const IMAGES = "/images";
+/** Where a jail finds the sockets of its devices: the guest sees its kernel's command line, and no path of ours in it. */
+const HOST = "/host";
 
 interface PlacedDrive {
   /** As the jail sees it. */
@@ -92,7 +94,7 @@ const serveDevices = (
         if (end !== "closed") resolve(end);
       }),
     );
-    sockets.push({ socket, type: device.type });
+    sockets.push({ socket: `${HOST}/${basename(socket)}`, type: device.type });
     // Disposed before its transport.
     return setup.use(device);
   };
@@ -153,6 +155,7 @@ export class UmlHypervisor implements Hypervisor {
         {
           ...this.#jail(),
           mounts: [this.#kernelMount()],
+          links: [],
           command: [KERNEL, "--version"],
           console,
           onViolation,
@@ -202,6 +205,7 @@ export class UmlHypervisor implements Hypervisor {
       {
         ...this.#jail(),
         mounts: this.#mounts(directory, links, scratch, drives),
+        links: [{ path: HOST, target: directory.host }],
         command: kernel,
         console: pipe.descriptors,
         onViolation: violated.resolve,
