@@ -21,19 +21,25 @@
 #define CONNECTIONS_MAX 64
 /* Connections over the limit are accepted and closed; until then they wait here, so that nobody's SYN is lost. */
 #define LISTEN_BACKLOG 512
-#define HTTP_HEAD_BYTES_MAX (64 * KIB)
+/* Runtimes put an error's cause of up to 1 MiB into a header. */
+#define HTTP_HEAD_BYTES_MAX (1 * MIB + 64 * KIB)
+/* What connections keep of unfinished heads and of requests sent ahead, all together. */
+#define STASHED_BYTES_MAX (4 * MIB)
 #define HTTP_HEADERS_MAX 64
 #define HTTP_TRAILER_BYTES_MAX (128 * KIB)
 #define HTTP_BODY_BYTES_MAX ((uint64_t)1 << 40)
 /* What a client may send on a connection while its `next` still waits. */
-#define PIPELINED_BYTES_MAX (64 * KIB)
+#define PIPELINED_BYTES_MAX (128 * KIB)
 
-/* The body of an error report, and of a request to the Extensions API. */
+/* The body of an invocation's error, which is its answer; and of an init's, or of a request to the Extensions API. */
+#define ANSWERED_ERROR_BYTES_MAX 6291556
 #define ERROR_BODY_BYTES_MAX (192 * KIB)
 #define ERROR_TYPE_CHARS_MAX 255
 #define REQUEST_ID_CHARS_MAX 127
 /* The head of an event as HTTP: client context (3,583) and the other texts. */
 #define EVENT_HEAD_BYTES_MAX (32 * KIB)
+/* Of it the last lines: two numbers with their names. */
+#define EVENT_HEAD_END_BYTES 128
 #define EVENT_BYTES_MAX (32 * MIB)
 #define EVENT_BYTES_KEPT (256 * KIB)
 

@@ -241,6 +241,7 @@ int main(void) {
     sandbox_init(&loop.sandbox, &loop.outbox);
     hello();
     /* All of this happens while the host prepares its Configure. */
+    now_us = 0;
     unix_offset_us = (int64_t)(read_clock_us(CLOCK_REALTIME) - world_now_us());
     loop.epoll = epoll_create1(EPOLL_CLOEXEC);
     loop_watch(host, SOURCE_HOST, 0, EPOLLIN, true);

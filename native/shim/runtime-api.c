@@ -133,6 +133,16 @@ static enum request_verdict next(struct sandbox *s, int connection, struct excha
     return REQUEST_WAITS;
 }
 
+/* From here on nobody else may answer. */
+static void begin_answer(struct sandbox *s, int connection, struct exchange *exchange, enum request_kind kind) {
+    struct invocation *invocation = &s->invocation;
+    invocation->answer = ANSWER_BEGUN;
+    invocation->answer_connection = connection;
+    invocation->streaming = false;
+    invocation->answer_bytes = 0;
+    exchange->kind = kind;
+}
+
 static enum request_verdict response(struct sandbox *s, int connection, struct exchange *exchange,
                                      const struct http_request *request) {
     struct invocation *invocation = &s->invocation;
@@ -150,11 +160,8 @@ static enum request_verdict response(struct sandbox *s, int connection, struct e
     if (type != NULL) frame_bytes(s->host, RESPONSE_CONTENT_TYPE, type->at, type->length);
     if (streaming) frame_number(s->host, RESPONSE_STREAMING, 1);
     frame_end(s->host);
-    invocation->answer = ANSWER_BEGUN;
-    invocation->answer_connection = connection;
+    begin_answer(s, connection, exchange, REQUEST_RESPONSE);
     invocation->streaming = streaming;
-    invocation->answer_bytes = 0;
-    exchange->kind = REQUEST_RESPONSE;
     return REQUEST_TAKES_BODY;
 }
 
@@ -171,11 +178,12 @@ static enum request_verdict invocation_request(struct sandbox *s, int connection
     if (!invocation->active || !slice_is(id, invocation->request_id)) return decline(exchange, CANNED_ID);
     if (s->phase != PHASE_BUSY || invocation->answer != ANSWER_NONE) return decline(exchange, CANNED_STATE);
     if (is_response) return response(s, connection, exchange, request);
-    exchange->kind = REQUEST_ERROR;
     clean_error_type(exchange->error_type, http_header(&request->headers, "Lambda-Runtime-Function-Error-Type"));
-    /* Nobody else may answer while the report arrives. */
-    invocation->answer = ANSWER_BEGUN;
-    invocation->answer_connection = connection;
+    frame_begin(s->host, FROM_SHIM_RESPONSE_HEAD, 0);
+    frame_number(s->host, RESPONSE_ERROR, 1);
+    frame_end(s->host);
+    begin_answer(s, connection, exchange, REQUEST_ERROR);
+    if (invocation->response_bytes_max > ANSWERED_ERROR_BYTES_MAX) invocation->response_bytes_max = ANSWERED_ERROR_BYTES_MAX;
     return REQUEST_TAKES_BODY;
 }
 
@@ -270,7 +278,8 @@ static void refuse_stream(struct sandbox *s, int connection) {
 }
 
 bool sandbox_relays(const struct sandbox *s, int connection) {
-    return s->exchanges[connection].kind == REQUEST_RESPONSE && is_answering(s, connection);
+    enum request_kind kind = s->exchanges[connection].kind;
+    return (kind == REQUEST_RESPONSE || kind == REQUEST_ERROR) && is_answering(s, connection);
 }
 
 void sandbox_body(struct sandbox *s, int connection, struct slice data) {
@@ -278,6 +287,7 @@ void sandbox_body(struct sandbox *s, int connection, struct slice data) {
     struct invocation *invocation = &s->invocation;
     switch (exchange->kind) {
     case REQUEST_RESPONSE:
+    case REQUEST_ERROR:
         if (!is_answering(s, connection)) return;
         if (data.length > invocation->response_bytes_max - invocation->answer_bytes) {
             struct failure failure = {.outcome = OUTCOME_RESPONSE_TOO_LARGE};
@@ -290,7 +300,6 @@ void sandbox_body(struct sandbox *s, int connection, struct slice data) {
         invocation->answer_bytes += data.length;
         frame_data(s->host, FROM_SHIM_RESPONSE_DATA, data.at, data.length);
         return;
-    case REQUEST_ERROR:
     case REQUEST_INIT_ERROR:
     case REQUEST_REGISTER: collect(exchange, data); return;
     default: return;
@@ -367,11 +376,10 @@ static void end_init_error(struct sandbox *s, int connection, struct exchange *e
 }
 
 static void end_error(struct sandbox *s, int connection, struct exchange *exchange) {
-    struct failure failure = {0};
+    struct failure failure = {.outcome = OUTCOME_REPORTED};
     if (is_answering(s, connection)) {
-        report(exchange, &failure);
+        memcpy(failure.error_type, exchange->error_type, sizeof failure.error_type);
         sandbox_response_end(s, &failure);
-        failure_reset(&failure);
     }
     reply_accepted(connection);
 }

@@ -45,7 +45,9 @@ static void frame_failure(struct sandbox *s, const struct failure *failure, uint
 }
 
 static uint64_t invocation_us(const struct invocation *invocation, uint64_t until_us) {
-    return until_us - (invocation->handed_us != 0 ? invocation->handed_us : invocation->started_us);
+    /* What is initialised within the invocation takes of its time. */
+    bool from_start = invocation->handed_us == 0 || invocation->has_init;
+    return until_us - (from_start ? invocation->started_us : invocation->handed_us);
 }
 
 void sandbox_response_end(struct sandbox *s, const struct failure *failure) {
@@ -140,6 +142,7 @@ static void init_over(struct sandbox *s) {
     if (s->invocation.active) {
         s->invocation.has_init = true;
         s->invocation.init_us = init_us;
+        if (!s->invocation.whole) s->deadline_us = NEVER;
         return;
     }
     s->deadline_us = NEVER;
@@ -181,6 +184,7 @@ static void send_done(struct sandbox *s, bool alive) {
     frame_number(s->host, DONE_DURATION_US, invocation_us(invocation, invocation->ended_us));
     frame_number(s->host, DONE_MEMORY_BYTES_PEAK, world_memory(false).bytes_peak);
     if (invocation->has_init) frame_number(s->host, DONE_INIT_DURATION_US, invocation->init_us);
+    if (invocation->init_failed) frame_number(s->host, DONE_INIT_FAILED, 1);
     frame_number(s->host, DONE_RUNTIME_ALIVE, alive);
     if (!alive) {
         frame_number(s->host, DONE_OUTCOME, s->failure.outcome);
@@ -203,6 +207,10 @@ void sandbox_fail(struct sandbox *s, uint64_t outcome) {
     s->failure.outcome = outcome;
     s->failure_us = world_now_us();
     struct invocation *invocation = &s->invocation;
+    if (s->phase == PHASE_INIT && invocation->active) {
+        invocation->has_init = invocation->init_failed = true;
+        invocation->init_us = s->failure_us - s->init_started_us;
+    }
     if (s->phase == PHASE_INIT) s->ending = invocation->active ? ENDING_INVOCATION : ENDING_INIT;
     else if (s->phase == PHASE_BUSY || (invocation->active && outcome == OUTCOME_TIMED_OUT)) s->ending = ENDING_INVOCATION;
     else s->ending = ENDING_IDLE;
@@ -367,7 +375,6 @@ static const struct {
 } event_headers[] = {
     {INVOKE_CONTENT_TYPE, "Content-Type: "},
     {INVOKE_REQUEST_ID, "Lambda-Runtime-Aws-Request-Id: "},
-    {INVOKE_DEADLINE_MS, "Lambda-Runtime-Deadline-Ms: "},
     {INVOKE_FUNCTION_ARN, "Lambda-Runtime-Invoked-Function-Arn: "},
     {INVOKE_TRACE_ID, "Lambda-Runtime-Trace-Id: "},
     {INVOKE_CLIENT_CONTEXT, "Lambda-Runtime-Client-Context: "},
@@ -379,9 +386,7 @@ static void event_header(struct text *head, const struct field *field) {
     for (size_t i = 0; i < sizeof event_headers / sizeof event_headers[0]; i++) {
         if (event_headers[i].key != field->key) continue;
         text_string(head, event_headers[i].header);
-        uint64_t number;
-        if (field->key == INVOKE_DEADLINE_MS && field_number(field, &number)) text_number(head, number);
-        else text_header_value(head, field->value, field->length);
+        text_header_value(head, field->value, field->length);
         text_string(head, "\r\n");
     }
 }
@@ -393,6 +398,7 @@ static bool invoke_number(struct invocation *invocation, const struct field *fie
     case INVOKE_RESPONSE_BYTES_MAX: return field_number(field, &invocation->response_bytes_max);
     case INVOKE_UNIX_TIME_US:
         if (!field_number(field, &number)) return false;
+        invocation->sent_unix_us = number;
         world_set_unix_us(number);
         return true;
     case INVOKE_PAYLOAD_BYTES:
@@ -403,7 +409,28 @@ static bool invoke_number(struct invocation *invocation, const struct field *fie
     }
 }
 
-/* Reads the fields and writes the head of the `next` answer. */
+/*
+ * The time of an invocation begins when its event is here whole: how long that took to come in is not the function's
+ * concern. The end of the `next` answer's head says when it is over, by the guest's own clock.
+ */
+static void set_deadline(struct sandbox *s) {
+    struct invocation *invocation = &s->invocation;
+    invocation->deadline_us = world_now_us() + invocation->timeout_us;
+    invocation->deadline_ms = (world_unix_us() + invocation->timeout_us) / 1000;
+    if (s->phase != PHASE_ENDING) s->deadline_us = invocation->deadline_us;
+}
+
+static void end_head(struct invocation *invocation) {
+    struct text head = {invocation->head, invocation->head_length, sizeof invocation->head, false};
+    text_string(&head, "Lambda-Runtime-Deadline-Ms: ");
+    text_number(&head, invocation->deadline_ms);
+    text_string(&head, "\r\nContent-Length: ");
+    text_number(&head, invocation->event_expected);
+    text_string(&head, "\r\n\r\n");
+    invocation->head_length = head.length;
+}
+
+/* Reads the fields and writes the head of the `next` answer but for its last lines. */
 static const char *invoke_read(struct invocation *invocation, struct slice payload) {
     struct text head = {invocation->head, 0, sizeof invocation->head, false};
     text_string(&head, "HTTP/1.1 200 OK\r\n");
@@ -421,12 +448,9 @@ static const char *invoke_read(struct invocation *invocation, struct slice paylo
             copy_string(invocation->trace_id, sizeof invocation->trace_id, field.value, field.length);
         }
     }
-    text_string(&head, "Content-Length: ");
-    text_number(&head, invocation->event_expected);
-    text_string(&head, "\r\n\r\n");
     invocation->head_length = head.length;
     if (rc < 0) return "invoke: malformed fields";
-    if (head.overflowed) return "invoke: the texts of the event are too long";
+    if (head.overflowed || head.length > EVENT_HEAD_BYTES_MAX - EVENT_HEAD_END_BYTES) return "invoke: the texts of the event are too long";
     if (invocation->request_id[0] == 0 || invocation->deadline_ms == 0) return "invoke: no request id or no deadline";
     return NULL;
 }
@@ -463,10 +487,12 @@ static void invoke(struct sandbox *s, struct slice payload) {
     }
     invocation->active = true;
     invocation->started_us = world_now_us();
-    uint64_t unix_us = world_unix_us();
+    uint64_t sent_us = invocation->sent_unix_us != 0 ? invocation->sent_unix_us : world_unix_us();
     uint64_t deadline_us = invocation->deadline_ms * 1000;
-    invocation->deadline_us = invocation->started_us + (deadline_us > unix_us ? deadline_us - unix_us : 0);
-    if (s->phase != PHASE_ENDING) s->deadline_us = invocation->deadline_us;
+    invocation->timeout_us = deadline_us > sent_us ? deadline_us - sent_us : 0;
+    set_deadline(s);
+    /* Nobody runs yet whose time that would be. */
+    if (s->phase == PHASE_READY) s->deadline_us = NEVER;
     if (s->phase == PHASE_DOWN) start(s);
 }
 
@@ -485,6 +511,8 @@ static void event_payload(struct sandbox *s, const struct frame *frame) {
         sandbox_fault(s, "the Payload is shorter than announced");
         return;
     }
+    set_deadline(s);
+    end_head(invocation);
     invocation->whole = true;
     sandbox_advance(s);
 }

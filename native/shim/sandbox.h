@@ -50,9 +50,16 @@ struct invocation {
     uint64_t started_us;
     uint64_t handed_us;
     uint64_t ended_us;
+    /* How long it may take, and when that is over: counted anew once the whole event is here. */
+    uint64_t timeout_us;
     uint64_t deadline_us;
+    /* The same as Unix time. */
     uint64_t deadline_ms;
+    /* Of the host's clock when it sent the Invoke. */
+    uint64_t sent_unix_us;
+    /* An init ran within this invocation, and how it ended. */
     bool has_init;
+    bool init_failed;
     uint64_t init_us;
     uint64_t response_bytes_max;
     enum answer answer;

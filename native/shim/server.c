@@ -43,6 +43,7 @@ static char buffer[PIPELINED_BYTES_MAX + HTTP_HEAD_BYTES_MAX + CONNECTION_READ_B
 
 /* A reply was given on a connection whose next request may already be here. */
 static bool has_stashed;
+static size_t stashed_bytes;
 
 void server_listen(void) {
     listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -78,15 +79,21 @@ void server_accept(void) {
     close(fd);
 }
 
+static void unstash(struct connection *c) {
+    free(c->stash);
+    stashed_bytes -= c->stash_length;
+    c->stash = NULL;
+    c->stash_length = 0;
+}
+
 static void destroy(uint32_t index) {
     struct connection *c = &connections[index];
     if (!c->open) return;
     c->open = false;
     close(c->fd);
     http_body_release(&c->body);
-    free(c->stash);
+    unstash(c);
     free(c->out);
-    c->stash = NULL;
     c->out = NULL;
     sandbox_closed(&loop.sandbox, (int)index);
 }
@@ -189,15 +196,15 @@ static void refuse(uint32_t index, int status) {
 }
 
 static bool stash(struct connection *c, struct slice bytes) {
-    free(c->stash);
-    c->stash = NULL;
-    c->stash_length = 0;
+    unstash(c);
     if (bytes.length == 0) return true;
-    if (bytes.length > HTTP_HEAD_BYTES_MAX + PIPELINED_BYTES_MAX) return false;
+    size_t most = c->waits ? PIPELINED_BYTES_MAX : HTTP_HEAD_BYTES_MAX;
+    if (bytes.length > most || bytes.length > STASHED_BYTES_MAX - stashed_bytes) return false;
     c->stash = malloc(bytes.length);
     if (c->stash == NULL) return false;
     memcpy(c->stash, bytes.at, bytes.length);
     c->stash_length = bytes.length;
+    stashed_bytes += bytes.length;
     return true;
 }
 

@@ -114,7 +114,10 @@ export const ConfigureField = {
 
 export const InvokeField = {
   RequestId: 1,
-  /** Unix time in ms. The shim ends the invocation at this moment, to the millisecond. */
+  /**
+   * Unix time in ms. The shim ends the invocation, to the millisecond, when as much time has passed since it had the
+   * whole event as lies between `UnixTimeUs` and this.
+   */
   DeadlineMs: 2,
   FunctionArn: 3,
   TraceId: 4,
@@ -155,7 +158,7 @@ export const FailureField = {
   Outcome: 1,
   /** Value of Lambda-Runtime-Function-Error-Type, cleaned as the Runtime API does. */
   ErrorType: 2,
-  /** Body the runtime sent with the error (JSON as it came). */
+  /** Body the runtime sent with the error (JSON as it came), where it did not come as ResponseData. */
   ErrorBody: 3,
   /** Exit code of the runtime process, when it exited. */
   ExitCode: 4,
@@ -186,12 +189,14 @@ export const ResponseField = {
   ContentType: 1,
   /** 1 when the runtime streams (Lambda-Runtime-Function-Response-Mode: streaming), else absent. */
   Streaming: 2,
+  /** 1 when what follows is no answer but the body of an error report; `ResponseEnd` then has an ErrorType. */
+  Error: 3,
 } as const;
 
 export const DoneField = {
   /**
-   * µs from the event handed to the runtime to its next `next` (or to the failure). From the Invoke on when the
-   * event was never handed over, because the init inside the invocation failed.
+   * µs from the event handed to the runtime to its next `next` (or to the failure). From the Invoke on when an init ran
+   * inside the invocation.
    */
   DurationUs: 1,
   /** Bytes. Peak of the function's memory over the microVM's life; file pages that can be dropped do not count. */
@@ -204,6 +209,8 @@ export const DoneField = {
   Outcome: 5,
   ExitCode: 6,
   Signal: 7,
+  /** 1 when that init failed, and the event was never handed over. */
+  InitFailed: 8,
 } as const;
 
 export const StatusField = {

@@ -1,6 +1,6 @@
 import { Readable } from "node:stream";
 import type { InvocationRequest } from "../wire/invocation.ts";
-import { OVERDUE_BYTES_MAX } from "../wire/limits.ts";
+import { OVERDUE_BYTES_MAX, PAYLOAD_BYTES_MAX } from "../wire/limits.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import type { FieldReader } from "../wire/shim-codec.ts";
 import { DoneField, FailureOutcome, FromShim, InvokeField, ResponseField } from "../wire/shim-protocol.ts";
@@ -12,7 +12,9 @@ import type { Failure } from "./failure.ts";
 export interface Done {
   readonly durationMs: number;
   readonly memoryBytesPeak: number;
+  /** Of an init that ran inside the invocation. */
   readonly initDurationMs: number | null;
+  readonly initFailed: boolean;
   readonly runtimeAlive: boolean;
 }
 
@@ -63,6 +65,8 @@ export class InvocationFrames {
   /** Bytes taken since `readOn`, or null. */
   #overdueBytes: number | null = null;
   failure: Failure | null = null;
+  /** What has come of an error's body; null when what comes is an answer. */
+  #error: Uint8Array[] | null = null;
 
   constructor(sink: ResponseSink, responseBytesMax: number) {
     this.#sink = sink;
@@ -90,7 +94,13 @@ export class InvocationFrames {
     if (this.#stage !== "answered") this.failure = TIMED_OUT;
     this.#stage = "done";
     this.#sink.end();
-    this.#done.resolve({ durationMs: timeoutMs, memoryBytesPeak: 0, initDurationMs: null, runtimeAlive: false });
+    this.#done.resolve({
+      durationMs: timeoutMs,
+      memoryBytesPeak: 0,
+      initDurationMs: null,
+      initFailed: false,
+      runtimeAlive: false,
+    });
   }
 
   /** From now on a slow reader holds nothing back: what the guest still has of the answer is no longer growing. */
@@ -105,18 +115,21 @@ export class InvocationFrames {
         this.#expect("waiting", frame);
         this.#stage = "answering";
         const fields = decodeFields(frame.payload);
-        this.#sink.head(fields.text(ResponseField.ContentType), fields.number(ResponseField.Streaming) === 1);
+        if (fields.number(ResponseField.Error) === 1) this.#error = [];
+        else this.#sink.head(fields.text(ResponseField.ContentType), fields.number(ResponseField.Streaming) === 1);
         return true;
       }
       case FromShim.ResponseData:
         this.#expect("answering", frame);
         this.#bytes += frame.payload.length;
-        if (this.#bytes > this.responseBytesMax) throw new GuestProtocolError("the shim sent more than it was told to");
+        if (this.#bytes > (this.#error === null ? this.responseBytesMax : PAYLOAD_BYTES_MAX))
+          throw new GuestProtocolError("the shim sent more than it was told to");
+        if (this.#error !== null) return this.#error.push(frame.payload) > 0;
         return this.#sink.data(frame.payload) || this.#takeOverdue(frame.payload.length);
       case FromShim.ResponseEnd:
         if (this.#stage !== "waiting") this.#expect("answering", frame);
         this.#stage = "answered";
-        this.failure = readFailure(decodeFields(frame.payload));
+        this.failure = this.#withBody(readFailure(decodeFields(frame.payload)));
         this.#sink.end();
         return true;
       case FromShim.Done:
@@ -127,6 +140,15 @@ export class InvocationFrames {
       default:
         throw new GuestProtocolError(`frame 0x${frame.type.toString(16)} does not belong to an invocation`);
     }
+  }
+
+  /** A reported failure with its body, which came as an answer does. */
+  #withBody(failure: Failure | null): Failure | null {
+    if (this.#error === null) return failure;
+    if (failure === null) throw new GuestProtocolError("the shim announced an error and told of none");
+    return failure.outcome === FailureOutcome.Reported
+      ? { ...failure, errorBody: Buffer.concat(this.#error) }
+      : failure;
   }
 
   #takeOverdue(bytes: number): boolean {
@@ -158,6 +180,7 @@ const readDone = (fields: FieldReader): Done => {
     durationMs: (fields.number(DoneField.DurationUs) ?? 0) / 1000,
     memoryBytesPeak: fields.number(DoneField.MemoryBytesPeak) ?? 0,
     initDurationMs: initUs === null ? null : initUs / 1000,
+    initFailed: fields.number(DoneField.InitFailed) === 1,
     runtimeAlive: fields.number(DoneField.RuntimeAlive) === 1,
   };
 };

@@ -377,6 +377,16 @@ export class Slot {
       maxMemoryUsedMb: Math.min(spec.memoryMb, Math.ceil(done.memoryBytesPeak / BYTES_PER_MIB)),
       initDurationMs,
     };
+    if (done.initFailed && texts !== null) {
+      const { initDurationMs: initMs, durationMs: allMs } = done;
+      this.#log.platform({
+        type: "initReport",
+        durationMs: initMs ?? allMs,
+        phase: "invoke",
+        status: texts.status,
+        errorType,
+      });
+    }
     if (timedOut) this.#log.platform({ type: "timeout", requestId, timeoutMs: spec.timeoutMs });
     else if (texts !== null && texts.fault !== null) {
       this.#log.platform({ type: "fault", requestId, message: texts.fault, errorType: texts.error.errorType });

@@ -24,6 +24,17 @@ export const zipOf = async (files: Readonly<Record<string, string | Uint8Array>>
   return buffer(archive.outputStream);
 };
 
+/** What `write` puts into the file that it is given. */
+export const temporaryFile = async (write: (path: string) => void): Promise<Uint8Array> => {
+  const directory = await mkdtemp(join(tmpdir(), "hearth-file-"));
+  try {
+    write(join(directory, "file"));
+    return await readFile(join(directory, "file"));
+  } finally {
+    await rm(directory, { recursive: true, force: true });
+  }
+};
+
 /** The C example, compiled. */
 export const compiledBootstrap = async (): Promise<Uint8Array> => {
   const directory = await mkdtemp(join(tmpdir(), "hearth-cc-"));

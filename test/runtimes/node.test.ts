@@ -124,13 +124,16 @@ test("a handler that cannot be loaded is an init error of the kind that Lambda n
 });
 
 test("what nobody caught is reported for its invocation, and ends the process", async () => {
-  const code = `exports.handler = (e) => new Promise(() => {
+  const code = `exports.handler = (e) => new Promise((resolve) => {
     if (e === 1) setTimeout(() => { throw new Error("later"); }, 1);
     else Promise.reject(new Error("lost"));
+    // Its answer is on the way when the error comes: the error is what counts.
+    if (e === 3) resolve("answered");
   });`;
   for (const [event, type, exitCode] of [
     [1, "Error", 129],
     [2, "Runtime.UnhandledPromiseRejection", 128],
+    [3, "Runtime.UnhandledPromiseRejection", 128],
   ] as const) {
     await using runtime = await start({ "index.js": code });
     const answer = await runtime.invoke(event);

@@ -41,6 +41,8 @@ export interface Invoked {
 }
 
 export interface InvokeOptions {
+  /** The payload follows so much later. */
+  readonly payloadDelayMs?: number;
   readonly timeoutMs?: number;
   readonly fields?: readonly Field[];
   /** Called for each piece of the answer. */
@@ -166,9 +168,14 @@ export class ShimDriver {
       [InvokeField.UnixTimeUs, Date.now() * 1000],
       ...(options.fields ?? []),
     ];
-    this.write(
-      Buffer.concat([encodeFrame(ToShim.Invoke, 0, encodeFields(fields)), ...encodeBody(ToShim.Payload, payload)]),
-    );
+    const frame = encodeFrame(ToShim.Invoke, 0, encodeFields(fields));
+    const body = encodeBody(ToShim.Payload, payload);
+    if (options.payloadDelayMs === undefined) {
+      this.write(Buffer.concat([frame, ...body]));
+    } else {
+      this.write(frame);
+      setTimeout(() => this.write(Buffer.concat([...body])), options.payloadDelayMs);
+    }
     return requestId;
   }
 
@@ -195,6 +202,9 @@ export class ShimDriver {
         options.onData?.(frame.payload);
       } else if (frame.type === FromShim.ResponseEnd) {
         failure = readFailure(decodeFields(frame.payload));
+        if (head?.number(ResponseField.Error) === 1 && failure !== null) {
+          failure = { ...failure, errorBody: Buffer.concat(pieces.splice(0)).toString() };
+        }
       } else if (frame.type === FromShim.Done) {
         const done = decodeFields(frame.payload);
         return {

@@ -201,6 +201,27 @@ describe("failures", () => {
     assert.equal(late.done.number(DoneField.Outcome), FailureOutcome.TimedOut);
   });
 
+  test("a function is stopped at its deadline, by its own clock, and however busy it is", async () => {
+    await using guest = await ready();
+    for (const [children, payloadDelayMs] of [
+      [0, 0],
+      [40, 0],
+      // An event that takes its time to come in takes nothing from the function's.
+      [0, 600],
+    ] as const) {
+      const invoked = await guest.driver.invoke(`tick ${String(children)}`, { timeoutMs: 500, payloadDelayMs });
+      const { failure, stdout } = invoked;
+      assert.equal(failure?.outcome, FailureOutcome.TimedOut);
+      const [, deadline, begin] = /^deadline (\d+) begin (\d+)$/m.exec(stdout) ?? [];
+      const leftMs = Number(deadline) - Number(begin) / 1000;
+      const lastMs = Math.max(...stdout.split("\n").map((line) => (/^\d{16}$/.test(line) ? Number(line) / 1000 : 0)));
+      // Never early, and late by no more than a machine that is busy with other tests may be.
+      assert.ok(leftMs > 100 && leftMs <= 501, `${leftMs} ms were left at its beginning`);
+      assert.ok((failure?.durationUs ?? 0) >= 499_000, `${failure?.durationUs} us`);
+      assert.ok(lastMs <= Number(deadline) + 200, `it ran for ${lastMs - Number(deadline)} ms after its deadline`);
+    }
+  });
+
   test("running out of memory is told apart from being killed", async () => {
     await using guest = await ready();
     const small = await guest.driver.invoke(`memory ${40 * MIB}`);

@@ -6,13 +6,15 @@
  *   error TYPE           an error report               fail-trailer    streams, then fails in its trailers
  *   exit N | signal N | abort                          sleep           never answers
  *   answered-exit        answers, then exits           answered-sleep  answers, never asks again
- *   memory BYTES         touches so much               fork            forks without end
- *   log N                writes N lines, then answers  flood           writes without end
+ *   memory BYTES N       touches so much; with N, so do as many children, all at once
+ *   fork                 forks without end
+ *   log N                writes N lines, then answers  flood           writes without end, `flood 1` fast
  *   who                  answers with what it sees of the machine      file-write / file-read: /tmp/kept
  *   cat PATH             answers with a file           fill MIB        writes so much to /tmp/fill, and answers how much it
  *                                                      wrote and the errors of write, fsync and a read of it all
- *   cat PATH             answers with a file           env NAME        with a variable
+ *   env NAME             answers with a variable
  *   pid                  answers its process's id      ask             asks again which function it is
+ *   tick N               says its deadline, then the time, again and again, while N children spin
  *   wrong-id | twice     breaks the Runtime API's rules, and answers with the statuses it got
  *   connections N        opens so many more, and answers how many stayed open
  * As a program named extension-… it is an extension: prints its events; `extension-crash` exits at its first,
@@ -36,6 +38,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define API "/2018-06-01/runtime/"
@@ -44,6 +48,7 @@ static char in[8 << 20];
 static size_t in_length;
 static char id[128];
 static int fd = -1;
+static pid_t own_pid;
 
 static int dial(void) {
     const char *port = getenv("API_PORT");
@@ -205,6 +210,57 @@ static void fill(unsigned long mib) {
     unlink("/tmp/fill");
 }
 
+static unsigned long long now_us(void) {
+    struct timespec time;
+    clock_gettime(CLOCK_REALTIME, &time);
+    return (unsigned long long)time.tv_sec * 1000000 + (unsigned long long)time.tv_nsec / 1000;
+}
+
+static void tick(unsigned long children) {
+    char *deadline = strcasestr(in, "deadline-ms: ");
+    printf("deadline %.13s begin %llu\n", deadline + 13, now_us());
+    fflush(stdout);
+    for (unsigned long i = 0; i < children; i++) {
+        if (fork() == 0) {
+            while (1) continue;
+        }
+    }
+    for (unsigned long long last = 0;;) {
+        unsigned long long now = now_us();
+        if (now - last < 1000) continue;
+        last = now;
+        printf("%llu\n", now);
+        fflush(stdout);
+    }
+}
+
+static void touch_memory(unsigned long bytes) {
+    char *memory = malloc(bytes);
+    for (unsigned long i = 0; i < bytes; i += 4096) ((volatile char *)memory)[i] = 1;
+    if (getpid() != own_pid) return;
+    free(memory);
+}
+
+static void memory(unsigned long bytes, unsigned long children) {
+    int ready[2], over[2];
+    char byte = 0;
+    own_pid = getpid();
+    if (children == 0) touch_memory(bytes);
+    if (children == 0 || pipe(ready) < 0 || pipe(over) < 0) return;
+    for (unsigned long i = 0; i < children; i++) {
+        if (fork() > 0) continue;
+        close(over[1]);
+        touch_memory(bytes);
+        if (write(ready[1], &byte, 1) == 1 && read(over[0], &byte, 1) == 0) _exit(0);
+    }
+    for (unsigned long i = 0; i < children; i++) {
+        if (read(ready[0], &byte, 1) != 1) break;
+    }
+    for (int *fd = ready; fd < ready + 2; fd++) close(*fd);
+    for (int *fd = over; fd < over + 2; fd++) close(*fd);
+    while (wait(NULL) > 0) continue;
+}
+
 static void break_rules(const char *command) {
     if (strcmp(command, "wrong-id") == 0) {
         int wrong = respond_as("00000000-0000-0000-0000-000000000000", "x", 1);
@@ -220,7 +276,7 @@ static void break_rules(const char *command) {
 
 /* What probes or exhausts the machine is for guests alone: on a host it would be the host's. */
 static int is_for_guests(const char *word) {
-    static const char *const words[] = {"who", "fork", "memory", "file-write", "file-read", "cat", "fill"};
+    static const char *const words[] = {"who", "fork", "memory", "file-write", "file-read", "cat", "fill", "tick"};
     for (size_t i = 0; i < sizeof words / sizeof words[0]; i++) {
         if (strcmp(word, words[i]) == 0) return 1;
     }
@@ -259,9 +315,7 @@ static void obey(char *command) {
     else if (strcmp(word, "answered-exit") == 0) respond("bye"), exit(7);
     else if (strcmp(word, "answered-sleep") == 0) respond("bye"), pause();
     else if (strcmp(word, "memory") == 0) {
-        char *memory = malloc(a);
-        for (unsigned long i = 0; i < a; i += 4096) ((volatile char *)memory)[i] = 1;
-        free(memory);
+        memory(a, b);
         respond("touched");
     } else if (strcmp(word, "fork") == 0) {
         while (1) {
@@ -275,6 +329,9 @@ static void obey(char *command) {
         printf("after the answer\n");
         fflush(stdout);
     } else if (strcmp(word, "flood") == 0) {
+        static char block[1 << 16];
+        for (size_t i = 0; i < sizeof block; i++) block[i] = i % 50 == 49 ? '\n' : 'f';
+        while (a == 1) write(1, block, sizeof block);
         while (1) printf("flood flood flood flood flood flood flood flood\n");
     } else if (strcmp(word, "cat") == 0) {
         char text[4096];
@@ -288,6 +345,7 @@ static void obey(char *command) {
     else if (strcmp(word, "file-write") == 0) file(1);
     else if (strcmp(word, "file-read") == 0) file(0);
     else if (strcmp(word, "fill") == 0) fill(a);
+    else if (strcmp(word, "tick") == 0) tick(a);
     else if (strcmp(word, "connections") == 0) connections((unsigned)a);
     else break_rules(command);
 }
@@ -359,7 +417,8 @@ int main(int count, char **arguments) {
         if (status != 200) exit(92);
         char *given = strcasestr(in, "aws-request-id: ");
         snprintf(id, sizeof id, "%.*s", (int)strcspn(given + 16, "\r"), given + 16);
-        char *command = strndup(body, length);
+        /* As JSON, which events of the service are, it stands between quotes. */
+        char *command = body[0] == '"' ? strndup(body + 1, length - 2) : strndup(body, length);
         obey(command);
         free(command);
     }

@@ -409,7 +409,7 @@ static size_t make_request(char *into, size_t capacity) {
                      get ? "" : chunked ? "Transfer-Encoding: chunked\r\n" : "Content-Length: 21\r\n");
     static const char body[] = "{\"events\":[\"INVOKE\"]}";
     if (chunked && one_in(100)) {
-        /* About as much as an error report may have. */
+        /* About as much as an init's error report may have. */
         size_t size = ERROR_BODY_BYTES_MAX - 100 + below(100 * KIB);
         n += snprintf(into + n, capacity - (size_t)n, "%zx\r\n", size);
         memset(into + n, 'e', size);

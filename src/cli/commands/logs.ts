@@ -1,9 +1,7 @@
 import type { Command } from "commander";
 import { existsSync } from "node:fs";
-import { open, readFile, stat } from "node:fs/promises";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { logFilesOf, parseStoredRecord } from "../../telemetry/index.ts";
+import { logFilesOf, LogReader } from "../../telemetry/index.ts";
 import type { StoredRecord } from "../../telemetry/index.ts";
 import { CliError, usageError } from "../errors.ts";
 import type { Output } from "../output.ts";
@@ -52,20 +50,17 @@ const run = async (name: string, options: LogsOptions): Promise<void> => {
       "It may never have been invoked: hearth invoke it.",
     );
   }
+  await using reader = new LogReader(directory, name);
   let kept: StoredRecord[] = [];
-  let offset = 0;
-  for (const file of files) {
-    const text = await readFile(file, "utf8");
-    const end = text.lastIndexOf("\n") + 1;
-    kept.push(...recordsOf(text.slice(0, end)).filter((record) => record.timeMs >= sinceMs));
-    offset = Buffer.byteLength(text.slice(0, end));
+  for (;;) {
+    const records = await reader.next();
+    if (records.length === 0) break;
+    kept.push(...records.filter((record) => record.timeMs >= sinceMs));
+    if (options.lines !== undefined) kept = options.lines === 0 ? [] : kept.slice(-options.lines);
   }
-  if (options.lines !== undefined) kept = options.lines === 0 ? [] : kept.slice(-options.lines);
   for (const record of kept) print(output, record);
-  if (options.follow === true) await follow(output, join(directory, name, "log.jsonl"), offset, sinceMs);
+  if (options.follow === true) await follow(output, reader, sinceMs);
 };
-
-const recordsOf = (text: string): StoredRecord[] => text.split("\n").flatMap((line) => parseStoredRecord(line) ?? []);
 
 const print = (output: Output, record: StoredRecord): void => {
   output.data(record);
@@ -76,30 +71,15 @@ const print = (output: Output, record: StoredRecord): void => {
   output.line(`${dim(new Date(record.timeMs).toISOString())}  ${bad ? red(text) : platform ? cyan(text) : text}`);
 };
 
-/** Prints what is appended to the file, until the process is told to stop. A file smaller than before was rotated. */
-const follow = async (output: Output, file: string, from: number, sinceMs: number): Promise<never> => {
-  let offset = from;
-  let inode: number | null = null;
+/** Prints what is added, until the process is told to stop. */
+const follow = async (output: Output, reader: LogReader, sinceMs: number): Promise<never> => {
   for (;;) {
-    const found = await stat(file).catch(() => null);
-    if (found !== null) {
-      if ((inode !== null && found.ino !== inode) || found.size < offset) offset = 0;
-      inode = found.ino;
-      if (found.size > offset) offset += await printFrom(output, file, offset, found.size, sinceMs);
-    }
-    await sleep(POLL_MS);
+    const { gaps } = reader;
+    const records = await reader.next();
+    if (reader.gaps > gaps) output.note("Some of the log was rotated away before it could be read.");
+    for (const record of records) if (record.timeMs >= sinceMs) print(output, record);
+    if (records.length === 0) await sleep(POLL_MS);
   }
-};
-
-/** Prints the whole lines between two offsets; resolves to how many bytes they had. */
-const printFrom = async (output: Output, file: string, from: number, to: number, sinceMs: number): Promise<number> => {
-  await using opened = await open(file);
-  const { buffer, bytesRead } = await opened.read(Buffer.alloc(to - from), 0, to - from, from);
-  const end = buffer.subarray(0, bytesRead).lastIndexOf(0x0a) + 1;
-  for (const record of recordsOf(buffer.toString("utf8", 0, end))) {
-    if (record.timeMs >= sinceMs) print(output, record);
-  }
-  return end;
 };
 
 const UNITS_MS: Readonly<Record<string, number>> = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };

@@ -87,7 +87,20 @@ export function formatErrorForLog(error) {
   }
 }
 
-/** The header Lambda-Runtime-Function-XRay-Error-Cause; empty when there is nothing to say. */
+/** A longer header would be refused, and with it the error that it belongs to. */
+const XRAY_CAUSE_CHARS_MAX = 1024 * 1024;
+/** Of an error in JSON: as a trailer it is base64 of UTF-8, and all trailers together may have 128 KiB. */
+const TRAILER_ERROR_CHARS_MAX = 24 * 1024;
+
+/** An error that is cut to what a trailer holds. */
+export function formatErrorForTrailer(error) {
+  const formatted = formatError(error);
+  if (JSON.stringify(formatted).length <= TRAILER_ERROR_CHARS_MAX) return formatted;
+  const { errorType, errorMessage } = formatted;
+  return { errorType, errorMessage: String(errorMessage).slice(0, TRAILER_ERROR_CHARS_MAX / 2), trace: [] };
+}
+
+/** The header Lambda-Runtime-Function-XRay-Error-Cause; empty when there is nothing to say, or too much. */
 export function formatXRayCause(error) {
   try {
     if (!isError(error)) return "";
@@ -107,7 +120,8 @@ export function formatXRayCause(error) {
     const paths = [...new Set(stack.map((entry) => entry.path))];
     const cause = JSON.stringify({ working_directory: process.cwd(), exceptions: [exception], paths });
     // A header is one line of printable ASCII: JSON may escape the rest.
-    return cause.replace(/[^\x20-\x7e]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+    const escaped = cause.replace(/[^\x20-\x7e]/g, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, "0")}`);
+    return escaped.length < XRAY_CAUSE_CHARS_MAX ? escaped : "";
   } catch {
     return "";
   }

@@ -19,7 +19,8 @@ const isCallbackEra = Number(process.versions.node.split(".", 1)[0]) < 24;
 const EXIT_UNCAUGHT = 129;
 const EXIT_UNHANDLED = 128;
 
-const api = new RuntimeApi(process.env.AWS_LAMBDA_RUNTIME_API ?? "127.0.0.1:9001");
+const API_AUTHORITY = process.env.AWS_LAMBDA_RUNTIME_API ?? "127.0.0.1:9001";
+const api = new RuntimeApi(API_AUTHORITY);
 
 /** Path under the API where an error that nobody caught belongs now: the init, or the invocation that runs. */
 let currentErrorPath = "/runtime/init/error";
@@ -27,12 +28,12 @@ let isEnding = false;
 /** Called when nothing is left to do in the event loop. */
 let onEmptyLoop;
 
-async function postError(path, error) {
+async function postError(to, path, error) {
   const formatted = formatError(error);
   const cause = formatXRayCause(error);
   const headers = { "Lambda-Runtime-Function-Error-Type": String(formatted.errorType) };
   if (cause !== "" && path !== "/runtime/init/error") headers["Lambda-Runtime-Function-XRay-Error-Cause"] = cause;
-  await api.post(path, JSON.stringify(formatted), headers);
+  await to.post(path, JSON.stringify(formatted), headers);
 }
 
 /** Reports an error that nobody caught and ends the process: the next invocation gets a new one. */
@@ -40,9 +41,10 @@ function endWith(title, error, exitCode) {
   if (isEnding) return;
   isEnding = true;
   logError(title, error);
+  // Whatever else is under way comes to no end any more: this error is the last word.
   api.abandon();
   const end = () => process.exit(exitCode);
-  postError(currentErrorPath, error).then(end, end);
+  postError(new RuntimeApi(API_AUTHORITY), currentErrorPath, error).then(end, end);
 }
 
 function stringify(value) {
@@ -61,7 +63,7 @@ async function succeed(path, result) {
 
 async function fail(path, error) {
   logError("Invoke Error", error);
-  await postError(`${path}/error`, error);
+  await postError(api, `${path}/error`, error);
 }
 
 /** Node 24 and later: whatever the handler returns or resolves to is the answer. */

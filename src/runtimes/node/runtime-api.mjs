@@ -84,6 +84,7 @@ export class RuntimeApi {
   #socket;
   #reader = new ResponseReader();
   #waiting;
+  #isAbandoned = false;
 
   constructor(authority) {
     const colon = authority.lastIndexOf(":");
@@ -121,16 +122,16 @@ export class RuntimeApi {
     return { socket, response };
   }
 
-  /** Gives the connection up: what is sent from now on takes a new one. */
+  /** Gives the connection up. Whoever waits for an answer, or sends something later, waits for ever. */
   abandon() {
     this.#waiting = undefined;
     this.#socket?.removeAllListeners("close");
     this.#socket?.destroy();
-    this.#socket = undefined;
-    this.#reader = new ResponseReader();
+    this.#isAbandoned = true;
   }
 
   #request(line, headers, body) {
+    if (this.#isAbandoned) return new Promise(() => {});
     const socket = this.#connect();
     const response = this.#expect();
     const head = this.#formatHead(line, headers);
@@ -160,10 +161,11 @@ export class RuntimeApi {
   }
 
   #connect() {
-    if (this.#socket !== undefined) return this.#socket;
+    if (this.#socket !== undefined || this.#isAbandoned) return this.#socket;
     const { connect } = process.getBuiltinModule("node:net");
     const socket = connect({ host: this.#host, port: this.#port, noDelay: true });
     const end = (error) => {
+      if (this.#isAbandoned) return;
       this.#socket = undefined;
       const waiting = this.#waiting;
       this.#waiting = undefined;

@@ -1,6 +1,6 @@
 /** Handlers that stream their answer: `awslambda.streamifyResponse` and `awslambda.HttpResponseStream`. */
 import { logError } from "./console.mjs";
-import { formatError, InvalidStreamingOperation } from "./errors.mjs";
+import { formatErrorForTrailer, InvalidStreamingOperation } from "./errors.mjs";
 
 const PRELUDE_CONTENT_TYPE = "application/vnd.awslambda.http-integration-response";
 /** NUL bytes between an HTTP prelude and the body. */
@@ -88,7 +88,7 @@ function makeResponseStream(api, path, highWaterMark) {
     contentType = value;
   };
   const fail = (error) => {
-    const formatted = formatError(error);
+    const formatted = formatErrorForTrailer(error);
     trailers =
       `${ERROR_TYPE_TRAILER}: ${formatted.errorType}\r\n` +
       `${ERROR_BODY_TRAILER}: ${Buffer.from(JSON.stringify(formatted)).toString("base64")}\r\n`;
