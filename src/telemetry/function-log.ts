@@ -23,7 +23,8 @@ export interface LogRecord {
 
 /** Where a slot's log goes. Never blocks and never throws: under a flood records are dropped and counted. */
 export interface LogSink {
-  write(record: LogRecord): void;
+  /** What the platform itself says (`isPlatform`) is let through when the function's own lines no longer are. */
+  write(record: LogRecord, isPlatform?: boolean): void;
   /** Resolves when everything so far is on file, or the disk refused it. Never rejects. */
   flush(): Promise<void>;
 }
@@ -65,6 +66,16 @@ const endLine = async (handle: FileHandle): Promise<number> => {
   return size + 1;
 };
 
+interface Loss {
+  /** Lines that tell of it. */
+  readonly notices: number;
+  readonly records: number;
+  readonly bytes: number;
+}
+const NOTHING_LOST: Loss = { notices: 0, records: 0, bytes: 0 };
+/** What may wait at most when the platform's own lines are added. */
+const PLATFORM_SHARE = 2;
+
 /** The log of one function: batches in memory, one file on disk, rotated by size. */
 class FunctionLog {
   readonly #directory: string;
@@ -75,6 +86,8 @@ class FunctionLog {
   #pendingBytes = 0;
   #droppedRecords = 0;
   #droppedBytes = 0;
+  /** Of these, what lines in `#pending` tell. */
+  #told: Loss = NOTHING_LOST;
   /** Open from one batch to the next while they follow each other. */
   #file: { readonly handle: FileHandle; bytes: number } | null = null;
   #timer: NodeJS.Timeout | null = null;
@@ -89,20 +102,28 @@ class FunctionLog {
   }
 
   /** `streamJson` is the stream's name as JSON: the same for thousands of lines. */
-  write(streamJson: string, record: LogRecord): void {
-    const line = `{"timeMs":${record.timeMs},"stream":${streamJson},"text":${JSON.stringify(record.text)}}\n`;
-    // Characters stand for bytes here: close enough for a bound, and free.
-    if (
-      this.#pendingBytes + line.length > this.#limits.pendingBytesMax ||
-      this.#budget.pendingBytes + line.length > this.#limits.pendingBytesTotalMax
-    ) {
+  write(streamJson: string, record: LogRecord, isPlatform: boolean): void {
+    this.#timer ??= setTimeout(() => void this.flush(), LOG_FLUSH_MS);
+    // A line that cannot fit is not worth being made.
+    if (!this.#fits(record.text.length, isPlatform)) {
       this.#drop(1, record.text.length);
       return;
     }
+    const line = `{"timeMs":${record.timeMs},"stream":${streamJson},"text":${JSON.stringify(record.text)}}\n`;
+    if (this.#droppedRecords > 0) this.#tellDropped();
     this.#pending.push(line);
     this.#pendingBytes += line.length;
     this.#budget.pendingBytes += line.length;
-    this.#timer ??= setTimeout(() => void this.flush(), LOG_FLUSH_MS);
+  }
+
+  /** Characters stand for bytes here: close enough for a bound, and free. */
+  #fits(length: number, isPlatform: boolean): boolean {
+    const { pendingBytesMax, pendingBytesTotalMax } = this.#limits;
+    const share = isPlatform ? PLATFORM_SHARE : 1;
+    return (
+      this.#pendingBytes + length <= pendingBytesMax * share &&
+      this.#budget.pendingBytes + length <= pendingBytesTotalMax * share
+    );
   }
 
   /** Everything written so far is in the file when this resolves. */
@@ -121,21 +142,21 @@ class FunctionLog {
   }
 
   async #writeBatch(): Promise<void> {
+    if (this.#droppedRecords > 0) this.#tellDropped();
     const batch = this.#pending;
     const batchBytes = this.#pendingBytes;
     if (batch.length === 0) return;
     if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
     this.#pending = [];
-    const records = batch.length;
-    const [droppedRecords, droppedBytes] = [this.#droppedRecords, this.#droppedBytes];
-    if (droppedRecords > 0) batch.push(this.#droppedLine());
+    const told = this.#told;
+    this.#told = NOTHING_LOST;
     try {
       await this.#append(Buffer.from(batch.join("")));
     } catch (error) {
-      this.#drop(records, batchBytes);
+      this.#drop(batch.length - told.notices, batchBytes);
       // They were not told of.
-      this.#droppedRecords += droppedRecords;
-      this.#droppedBytes += droppedBytes;
+      this.#droppedRecords += told.records;
+      this.#droppedBytes += told.bytes;
       await this.#closeFile();
       throw error;
     } finally {
@@ -153,7 +174,10 @@ class FunctionLog {
     this.#droppedBytes += bytes;
   }
 
-  #droppedLine(): string {
+  /** Says how much is missing, at the place where it is. */
+  #tellDropped(): void {
+    const { notices, records, bytes } = this.#told;
+    this.#told = { notices: notices + 1, records: records + this.#droppedRecords, bytes: bytes + this.#droppedBytes };
     const timeMs = Date.now();
     const text = platformText(timeMs, {
       type: "logsDropped",
@@ -163,7 +187,7 @@ class FunctionLog {
     });
     this.#droppedRecords = 0;
     this.#droppedBytes = 0;
-    return `${JSON.stringify({ timeMs, stream: "platform", text })}\n`;
+    this.#pending.push(`${JSON.stringify({ timeMs, stream: "platform", text })}\n`);
   }
 
   async #append(bytes: Buffer): Promise<void> {
@@ -247,7 +271,8 @@ export class FunctionLogs {
     }
     const kept = log;
     const streamJson = JSON.stringify(streamName);
-    return { write: (record) => kept.write(streamJson, record), flush: () => kept.flush() };
+    const write: LogSink["write"] = (record, isPlatform = false) => kept.write(streamJson, record, isPlatform);
+    return { write, flush: () => kept.flush() };
   }
 
   /** Everything written so far is in the files when this resolves. */

@@ -42,7 +42,7 @@ export class SlotLog {
 
   platform(event: PlatformEvent): void {
     const timeMs = this.#nowMs();
-    this.#line(timeMs, platformLine(this.#format, timeMs, event));
+    this.#line(timeMs, platformLine(this.#format, timeMs, event), true);
   }
 
   /** Takes a `Log` frame. The guest's clock is not trusted: the host's own time is what is kept. */
@@ -61,8 +61,8 @@ export class SlotLog {
     }
   }
 
-  #line(timeMs: number, text: string): void {
-    this.#sink.write({ timeMs, text });
+  #line(timeMs: number, text: string, isPlatform = false): void {
+    this.#sink.write({ timeMs, text }, isPlatform);
     this.#tail?.add(text);
   }
 }

@@ -1,10 +1,14 @@
 import assert from "node:assert/strict";
+import { spawn } from "node:child_process";
+import { once } from "node:events";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { LambdaClient, ListFunctionsCommand } from "@aws-sdk/client-lambda";
-import { deployProbe, zipOf } from "./functions.ts";
+import { dataFiles } from "../../src/cli/settings.ts";
+import { logFilesOf, parseStoredRecord } from "../../src/telemetry/index.ts";
+import { deployProbe, invoke, zipOf } from "./functions.ts";
 import { eventually, hearthCommand, MAIN, run, startHearth } from "./hearth.ts";
 
 const hearth = await startHearth();
@@ -93,6 +97,32 @@ test("hearth deploy, invoke, logs, ls, top and rm", async () => {
   assert.equal(removed.code, 1);
   assert.match(removed.stdout, /Removed greets/);
   assert.match(removed.stderr, /There is no function nobody/);
+});
+
+test("hearth logs -f begins before the log does, and misses nothing when files are rotated", async () => {
+  const name = "chatty";
+  const following = spawn(process.execPath, [MAIN, "logs", name, "--follow", "--json"], { env: hearth.environment });
+  let printed = "";
+  following.stdout.setEncoding("utf8").on("data", (text: string) => (printed += text));
+  const client = hearth.client();
+  await deployProbe(client, name, { memoryMb: 512 });
+  let invocations = 0;
+  while ((await logFilesOf(dataFiles(hearth.dataDir).logs, name)).length < 2) {
+    await invoke(client, name, { op: "flood", lines: 10_000 });
+    invocations += 1;
+  }
+  await invoke(client, name);
+  invocations += 1;
+  const lines = await eventually("all of it is printed", async () => {
+    const found = printed
+      .trimEnd()
+      .split("\n")
+      .map((line) => parseStoredRecord(line)?.text ?? "");
+    return found.filter((line) => line.startsWith("REPORT")).length === invocations ? found : null;
+  });
+  following.kill();
+  await once(following, "exit");
+  assert.deepEqual(lines, await hearth.logOf(name));
 });
 
 test("errors are one sentence and what to do", async () => {

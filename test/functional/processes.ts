@@ -38,6 +38,25 @@ export const descendants = async (pid: number): Promise<ProcessIdentity[]> => {
   return found;
 };
 
+/** Clock ticks of proc(5) a second: USER_HZ, the same on every Linux of this architecture. */
+const TICK_MS = 10;
+
+/** CPU time in ms that all processes below `pid` took together within `spanMs`. */
+export const cpuTimeBelow = async (pid: number, spanMs: number): Promise<number> => {
+  const measure = async (): Promise<number> => {
+    const times = (await descendants(pid)).map(async (each) => {
+      const text = await readFile(`/proc/${each.pid}/stat`, "utf8").catch(() => "");
+      // Counted from behind the name: 11 utime, 12 stime.
+      const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+      return (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) * TICK_MS;
+    });
+    return (await Promise.all(times)).reduce((sum, time) => sum + time, 0);
+  };
+  const before = await measure();
+  await sleep(spanMs);
+  return (await measure()) - before;
+};
+
 /** Waits for processes to end; resolves to those still there after `timeoutMs`. */
 export const gone = async (family: readonly ProcessIdentity[], timeoutMs: number): Promise<ProcessIdentity[]> => {
   const until = Date.now() + timeoutMs;

@@ -13,7 +13,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { UmlHypervisor } from "../../src/vmm/hypervisors/uml/hypervisor.ts";
 import { processTree } from "../../src/vmm/hypervisors/uml/processes.ts";
 import { UBD_DEVICES_MAX, VSOCK_STREAMS_MAX } from "../../src/vmm/limits.ts";
-import type { MicroVmConfig } from "../../src/vmm/microvm.ts";
+import type { MicroVmConfig, MicroVmStats } from "../../src/vmm/microvm.ts";
 import { bootGuest, TestGuest, type BootedGuest } from "./guest.ts";
 import { readLine, tell } from "./stream.ts";
 
@@ -150,6 +150,12 @@ test("drives below the shared directory need no link", async () => {
   assert.equal(await readLine(stream), "a shared drive!");
 });
 
+/** What was still being counted when the pause began may be added. */
+const assertIdle = (before: MicroVmStats, after: MicroVmStats): void => {
+  const usedUs = after.cpuTimeUs - before.cpuTimeUs;
+  assert.ok(usedUs < 1000, `${String(usedUs)} us of CPU time`);
+};
+
 test("a paused guest does not answer, a resumed one does", async () => {
   await using booted = await boot();
   const { vm, stream } = booted;
@@ -158,9 +164,25 @@ test("a paused guest does not answer, a resumed one does", async () => {
   const before = await vm.stats();
   stream.write("x\n");
   assert.equal(await Promise.race([readLine(stream), sleep(100, "silence")]), "silence");
-  assert.equal((await vm.stats()).cpuTimeUs, before.cpuTimeUs);
+  assertIdle(before, await vm.stats());
   await vm.resume();
   await new Promise((resolve) => stream.once("readable", resolve));
+});
+
+test("a paused guest takes no CPU, though a process of it makes no system call; resumed, all goes on", async () => {
+  await using booted = await boot();
+  const { vm, stream } = booted;
+  tell(stream, "fork 2");
+  assert.equal(await readLine(stream), "forked");
+  for (let round = 0; round < 5; round++) {
+    await vm.pause();
+    const before = await vm.stats();
+    await sleep(60);
+    assertIdle(before, await vm.stats());
+    await vm.resume();
+    tell(stream, "fork 0");
+    assert.equal(await readLine(stream), "forked");
+  }
 });
 
 test("a paused guest can be killed", async () => {

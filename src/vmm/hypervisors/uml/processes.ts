@@ -67,12 +67,12 @@ export const cpuTimeUsOf = (tasks: readonly number[]): number =>
     }
   }, 0);
 
-/** Whether a process was stopped by a signal, or ended (proc(5): states T, Z, X, or no such process). */
+/** Whether a process was stopped by a signal or by its tracer, or ended (proc(5): T, t, Z, X, or no such process). */
 export const isStopped = (pid: number): boolean => {
   try {
     const stat = readFileSync(`/proc/${String(pid)}/stat`, "utf8");
     // The state follows the name, which is in parentheses and may hold anything.
-    return /^[TZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
+    return /^[TtZX]/.test(stat.slice(stat.lastIndexOf(")") + 2));
   } catch {
     return true;
   }

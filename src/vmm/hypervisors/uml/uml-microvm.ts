@@ -48,6 +48,15 @@ export interface UmlParts {
   readonly resources: DisposableStack;
 }
 
+/** What the timer of a guest's kernel does to the process that runs: it stops for its tracer, the kernel (arch/um, userspace()). */
+const tick = (pid: number): void => {
+  try {
+    process.kill(pid, "SIGALRM");
+  } catch {
+    // It ended meanwhile.
+  }
+};
+
 const signalName = (number: number): NodeJS.Signals | null => {
   for (const [name, value] of Object.entries(constants.signals)) if (value === number) return name as NodeJS.Signals;
   return null;
@@ -192,8 +201,8 @@ export class UmlMicroVm implements MicroVm {
   }
 
   /**
-   * Without a freezer only the guest's kernel process is stopped. Guest processes stop with it at their next system
-   * call or fault; one that makes neither goes on until then, at the weight of its cgroup.
+   * Without a freezer the guest's kernel process is stopped. Guest processes stop with it at their next system call or
+   * fault, for which they wait for the kernel; one that may make neither is brought to such a stop by a tick of its timer.
    */
   async #signalKernel(signal: "SIGSTOP" | "SIGCONT"): Promise<void> {
     this.#kernelPid ??= (await processTree(this.#parts.pid))[1] ?? null;
@@ -205,6 +214,7 @@ export class UmlMicroVm implements MicroVm {
     for (const deadline = performance.now() + FREEZE_TIMEOUT_MS; !this.#ended && !isStopped(pid); await sleep(1)) {
       if (performance.now() > deadline) throw new Error(`Not stopped after ${String(FREEZE_TIMEOUT_MS)} ms`);
     }
+    for (const guestProcess of (await processTree(pid)).slice(1)) if (!isStopped(guestProcess)) tick(guestProcess);
   }
 
   async stats(): Promise<MicroVmStats> {
