@@ -44,6 +44,22 @@ export const assertProcessesEnd = async (dataDir: string): Promise<void> => {
   });
 };
 
+/** The networks of its slots, which had these links (`hth0-*`), are gone from the host. */
+export const assertNetworkEnds = async (links: string | null): Promise<void> => {
+  if (links === null) return;
+  const prefix = links.slice(0, -1);
+  const table = `table ip hearth${prefix.replaceAll(/\D/g, "")}`;
+  const held = (): string[] => [
+    ...readdirSync("/sys/class/net").filter((name) => name.startsWith(prefix)),
+    ...run("nft", "list", "tables").filter((line) => line === table),
+    ...run("ip", "netns", "list").filter((line) => line.includes("hearth")),
+  ];
+  // The next Hearth on this machine may take the same names, but not at once.
+  await eventually("its networks end", async () => (held().length === 0 ? true : null), END_MS_MAX);
+};
+
+const run = (file: string, ...args: string[]): string[] => execFileSync(file, args, { encoding: "utf8" }).split("\n");
+
 /** The database as the kill left it, looked at in a copy: sound, with the events that are still queued. */
 export const assertDatabaseSound = (dataDir: string, codes: MarkedCodes): QueuedEvent[] => {
   const { database: file, code } = dataFiles(dataDir);
