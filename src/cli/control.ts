@@ -87,7 +87,7 @@ export const serveControl = async (dataDir: string, source: Source, endpoint: st
 export const getControl = async (dataDir: string, path: string): Promise<string> => {
   const socketPath = dataFiles(dataDir).control;
   const response = await new Promise<IncomingMessage>((resolve, reject) => {
-    const asked = request({ socketPath, path, timeout: TIMEOUT_MS }, resolve);
+    const asked = request({ socketPath, path, timeout: TIMEOUT_MS, agent: false }, resolve);
     asked.on("timeout", () => asked.destroy(new Error(`no answer within ${TIMEOUT_MS} ms`)));
     asked.on("error", (error: NodeJS.ErrnoException) => {
       const permission = error.code === "EACCES" || error.code === "EPERM";

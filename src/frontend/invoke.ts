@@ -76,6 +76,12 @@ const release = async (services: InvokeServices, lease: SlotLease, outcome: Rele
 const resultOf = (error: unknown): InvokeOutcome["result"] =>
   error instanceof ServiceError && error.status === TOO_MANY_REQUESTS ? "throttled" : "service-error";
 
+const noSlotLasted = (error: unknown): ServiceError =>
+  serviceFailure(
+    `No slot lasted until the invocation began: ${error instanceof Error ? error.message : String(error)}`,
+    error,
+  );
+
 /** One attempt in one slot, from its reservation to its release. */
 const invokeInSlot = async (
   services: InvokeServices,
@@ -108,17 +114,17 @@ export const invoke = async (services: InvokeServices, call: InvokeCall): Promis
     services.metrics.invoke(performance.now() - startedMs, { cold, result });
   try {
     const target = await findTarget(services, call.functionName, call.qualifier);
-    for (let attempt = 1; attempt < SLOT_ATTEMPTS_MAX; attempt += 1) {
+    for (let attempt = 1; ; attempt += 1) {
       try {
         return await invokeInSlot(services, target, request, measure);
       } catch (error) {
         if (!isSlotGone(error)) throw error;
+        if (attempt === SLOT_ATTEMPTS_MAX) throw noSlotLasted(error);
       }
     }
-    return await invokeInSlot(services, target, request, measure);
   } catch (error) {
     measure(false, resultOf(error));
-    throw isSlotGone(error) ? serviceFailure("No slot lasted until the invocation began.", error) : error;
+    throw error;
   }
 };
 
@@ -154,12 +160,12 @@ export const invokeStreaming = async (services: InvokeServices, call: InvokeCall
   const request = requestOf(services, call);
   const startedMs = performance.now();
   const target = await findTarget(services, call.functionName, call.qualifier);
-  for (let attempt = 1; attempt < SLOT_ATTEMPTS_MAX; attempt += 1) {
+  for (let attempt = 1; ; attempt += 1) {
     try {
       return await streamInSlot(services, target, request, startedMs);
     } catch (error) {
       if (!isSlotGone(error)) throw error;
+      if (attempt === SLOT_ATTEMPTS_MAX) throw noSlotLasted(error);
     }
   }
-  return streamInSlot(services, target, request, startedMs);
 };

@@ -79,6 +79,8 @@ export const DEADLINE_GRACE_MS = 1_000;
 export const DEADLINE_READ_ON_MS = 500;
 /** Hearth's own: so much may come then. A guest holds 1 MiB of an answer at most, and its socket as much again. */
 export const OVERDUE_BYTES_MAX: number = 4 * MIB;
+/** Hearth's own: how long past the limit of an init a guest may take to tell of it before its microVM is given up. */
+export const INIT_GRACE_MS = 5_000;
 /** Hearth's own: spawn → shim's hello; over this the microVM is given up. */
 export const BOOT_TIMEOUT_MS = 30_000;
 

@@ -2,13 +2,20 @@ import { logStreamName } from "../telemetry/platform-lines.ts";
 import type { LogSink } from "../telemetry/function-log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import type { GuestDevice } from "../vmm/microvm.ts";
-import { serviceFailure } from "../wire/errors.ts";
+import { serviceFailure, slotGone } from "../wire/errors.ts";
 import type { ServiceError } from "../wire/errors.ts";
 import { exhaustion } from "../wire/exhaustion.ts";
 import { functionKey } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import type { FunctionError, InvocationReport, InvocationRequest } from "../wire/invocation.ts";
-import { DEADLINE_GRACE_MS, DEADLINE_READ_ON_MS, INIT_TIMEOUT_MS, OPEN_FILES_MAX, PIDS_MAX } from "../wire/limits.ts";
+import {
+  DEADLINE_GRACE_MS,
+  DEADLINE_READ_ON_MS,
+  INIT_GRACE_MS,
+  INIT_TIMEOUT_MS,
+  OPEN_FILES_MAX,
+  PIDS_MAX,
+} from "../wire/limits.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import { ConfigureField, FailureOutcome, FromShim, ReadyField, ToShim } from "../wire/shim-protocol.ts";
 import type { Field, Frame } from "../wire/shim-protocol.ts";
@@ -98,6 +105,7 @@ export class Slot {
   #memoryBytes = 0;
   /** Why it could not start, when that is not the slot's own fault. */
   #failure: ServiceError | null = null;
+  #initBackstop: NodeJS.Timeout | undefined;
   #endReason: string | null = null;
   #ended: Promise<void> | null = null;
 
@@ -160,10 +168,18 @@ export class Slot {
       booted.link.own({ frame: (frame) => this.#frame(frame), closed: (detail) => void this.end(detail) });
       this.#logInitStart();
       booted.link.send(ToShim.Configure, this.#configuration({ root, code, scratch, layers }));
+      this.#initBackstop = setTimeout(() => void this.#initOverrun(), INIT_TIMEOUT_MS + INIT_GRACE_MS);
     } catch (error) {
       this.#failure = exhaustion(error);
       await this.end(error instanceof Error ? error.message : String(error));
     }
+  }
+
+  /** The guest let the limit of its init pass without a word. */
+  #initOverrun(): Promise<void> {
+    const what = `the guest did not end its init within ${INIT_TIMEOUT_MS + INIT_GRACE_MS} ms`;
+    this.#failure = serviceFailure(`The function could not be started: ${what}.`);
+    return this.end(what);
   }
 
   /**
@@ -178,7 +194,7 @@ export class Slot {
     this.#invocations += 1;
     // Before it runs again: a frozen microVM is moved at no cost to what it does.
     booted.vm.setBusy(true);
-    await this.#freezer?.wake();
+    await this.#wake();
     const frames = new InvocationFrames(sink, responseBytesMax);
     this.#invocation = frames;
     this.#log.openTail();
@@ -200,6 +216,9 @@ export class Slot {
       this.#afterInvocation();
       if (request.asynchronous) await this.#log.written();
       return ended;
+    } catch (error) {
+      this.#reportBroken(request.requestId, error, this.#services.nowMs() - nowMs);
+      throw error;
     } finally {
       clearTimeout(readOn);
       clearTimeout(backstop);
@@ -207,6 +226,16 @@ export class Slot {
       // Held back for a reader that has the whole answer by now: the next invocation must not wait for it.
       this.resumeReading();
     }
+  }
+
+  /** Throws `slotGone` when the microVM has ended while it slept: nothing of the invocation has begun. */
+  async #wake(): Promise<void> {
+    try {
+      await this.#freezer?.wake();
+    } catch (error) {
+      void this.end(`it could not be woken: ${error instanceof Error ? error.message : String(error)}`);
+    }
+    if (this.#state.state === "Dead") throw slotGone(String(this.#endReason));
   }
 
   /** Holds the guest's answer back, or lets it come, as its reader can take it. */
@@ -248,11 +277,13 @@ export class Slot {
 
   async #end(reason: string): Promise<void> {
     this.#endReason = reason;
-    const gone = this.#failure ?? serviceFailure(`The microVM ended before the invocation did: ${reason}`);
+    const gone = serviceFailure(`The microVM ended before the invocation did: ${reason}`);
+    clearTimeout(this.#initBackstop);
     this.#state.to("Dead");
     this.#freezer?.close();
     this.#log.flush();
-    this.#ready.reject(gone);
+    // What waits for the init has not begun, and may have another slot unless that one would fare no better.
+    this.#ready.reject(this.#failure ?? slotGone(reason));
     this.#invocation?.abort(gone);
     this.#taken?.settled();
     await this.#booted?.vm.kill(reason);
@@ -328,6 +359,7 @@ export class Slot {
 
   #initEnded(failure: Failure | null, durationUs: number): void {
     if (this.#state.state !== "Init") throw new GuestProtocolError("init ended a second time");
+    clearTimeout(this.#initBackstop);
     const durationMs = durationUs / 1000;
     this.#services.metrics.init(durationMs, failure === null ? "ready" : "failed");
     if (failure === null) {
@@ -403,6 +435,17 @@ export class Slot {
         coldStart: cold,
       },
     };
+  }
+
+  /** Writes the lines that end the log of an invocation whose microVM ended under it. */
+  #reportBroken(requestId: string, error: unknown, durationMs: number): void {
+    const message = error instanceof Error ? error.message : String(error);
+    const outcome = { status: "error", errorType: "Sandbox.Failure", durationMs } as const;
+    const memory = { memoryMb: this.spec.memoryMb, maxMemoryUsedMb: 0, billedDurationMs: Math.ceil(durationMs) };
+    this.#log.platform({ type: "fault", requestId, message, errorType: outcome.errorType });
+    this.#log.platform({ type: "end", requestId, ...outcome, producedBytes: 0 });
+    this.#log.platform({ type: "report", requestId, ...outcome, ...memory, initDurationMs: null, traceId: null });
+    this.#log.closeTail();
   }
 
   #afterInvocation(): void {

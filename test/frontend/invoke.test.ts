@@ -84,7 +84,7 @@ describe("Invoke", () => {
     at.echo.slotsGone = 3;
     await assert.rejects(at.client.send(new lambda.InvokeCommand({ FunctionName: "f" })), {
       name: "ServiceException",
-      message: "No slot lasted until the invocation began.",
+      message: "No slot lasted until the invocation began: slot-1 is gone",
     });
     assert.equal(at.echo.leased, 0);
   });
