@@ -31,10 +31,14 @@ export const VSOCK_UNTOLD_MS_MAX = 20;
 /** How long a guest may take to answer a connection request. */
 export const VSOCK_CONNECT_TIMEOUT_MS = 5_000;
 
-/** Room for one Ethernet frame: 14 bytes of header and an MTU of 1,500, rounded up. */
-export const NET_FRAME_BYTES_MAX: number = 2 * KIB;
-/** Frames of one guest moved in one go, each way, so that others get their turn. About 0.3 ms of work. */
-export const NET_FRAMES_PER_TURN_MAX = 64;
+/** Room for one Ethernet frame with the virtio header before it: an IP packet of 65,535 bytes still to be cut, rounded up. */
+export const NET_FRAME_BYTES_MAX: number = 64 * KIB + 32;
+/** Frames handed to the host's kernel in one go. */
+export const NET_BATCH_FRAMES = 8;
+/** Packets on the wire that one guest may cause in one go, each way, so that others get their turn. */
+export const NET_PACKETS_PER_TURN_MAX = 64;
+/** Shortest part that a guest may have its TCP cut into (TCP_MIN_MSS of Linux): bounds what one frame becomes on the wire. */
+export const NET_SEGMENT_BYTES_MIN = 88;
 
 /** Letters, digits and dashes; see `MicroVmConfig.id`. */
 export const MICROVM_ID_CHARS_MAX = 64;

@@ -1,7 +1,8 @@
 /** For tests of the network device: a guest's driver, and a port that is a list of frames. */
 import { NET_FRAME_BYTES_MAX } from "../limits.ts";
 import type { FrameBatch, FramePort } from "./frames.ts";
-import { NET_HEADER_BYTES } from "./net.ts";
+import { NET_HEADER_BYTES } from "./frame-header.ts";
+import type { DeviceDriver } from "./virtio-device.ts";
 import { MEMORY_START, TestGuestMemory } from "./testing.ts";
 
 const NEXT = 1;
@@ -9,6 +10,8 @@ const WRITE = 2;
 const RECEIVE = 0;
 const TRANSMIT = 1;
 const RECEIVE_BUFFER_BYTES = 2048;
+/** VERSION_1, CSUM, GUEST_CSUM, HOST_TSO4. */
+const TAKEN_FEATURES = (1n << 32n) | (1n << 11n) | 3n;
 
 /** An Ethernet frame of `bytes` bytes in all, IPv4 unless told otherwise; the rest counts up from `first`. */
 export const frameOf = (bytes: number, first = 0, type = 0x0800): Buffer => {
@@ -17,8 +20,14 @@ export const frameOf = (bytes: number, first = 0, type = 0x0800): Buffer => {
   return frame;
 };
 
+/** A virtio header that wants nothing. */
+export const PLAIN: Buffer = Buffer.alloc(NET_HEADER_BYTES);
+
 export class TestPort implements FramePort {
+  /** What left, apart from the headers that came with it. */
   readonly sent: Buffer[] = [];
+  readonly headers: Buffer[] = [];
+  /** With their headers. */
   readonly waiting: Buffer[] = [];
   watchers = 0;
   #onReadable: () => void = () => {};
@@ -35,7 +44,9 @@ export class TestPort implements FramePort {
   write(batch: FrameBatch, count: number): void {
     for (let i = 0; i < count; i++) {
       const start = i * NET_FRAME_BYTES_MAX;
-      this.sent.push(Buffer.from(batch.bytes.subarray(start, start + (batch.lengths[i] ?? 0))));
+      const all = Buffer.from(batch.bytes.subarray(start, start + (batch.lengths[i] ?? 0)));
+      this.headers.push(all.subarray(0, NET_HEADER_BYTES));
+      this.sent.push(all.subarray(NET_HEADER_BYTES));
     }
   }
 
@@ -52,7 +63,7 @@ export class TestPort implements FramePort {
 
   /** Frames come from outside. */
   arrive(...frames: readonly Buffer[]): void {
-    this.waiting.push(...frames);
+    this.waiting.push(...frames.map((frame) => Buffer.concat([PLAIN, frame])));
     this.#onReadable();
   }
 }
@@ -88,14 +99,17 @@ export class TestNetDriver extends TestGuestMemory {
     }
   }
 
+  override driver(): DeviceDriver {
+    return { ...super.driver(), features: TAKEN_FEATURES };
+  }
+
   /** Puts a frame into the transmit queue, in one piece or with the first `split` bytes behind the header apart; the test kicks. */
-  send(frame: Uint8Array, split = 0): void {
+  send(frame: Uint8Array, split = 0, header: Uint8Array = PLAIN): void {
     const queue = this.queue(TRANSMIT);
     const head = 2 * (queue.available % (this.#entries / 2));
     const address = this.#address(this.#entries + head);
     const at = address - MEMORY_START;
-    // What is in the header does not matter.
-    this.bytes.fill(0xff, at, at + NET_HEADER_BYTES);
+    this.bytes.set(header, at);
     this.bytes.set(frame, at + NET_HEADER_BYTES);
     const length = NET_HEADER_BYTES + frame.length;
     const first = split === 0 ? length : NET_HEADER_BYTES + split;

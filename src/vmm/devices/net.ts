@@ -1,13 +1,16 @@
-import { NET_FRAME_BYTES_MAX, NET_FRAMES_PER_TURN_MAX } from "../limits.ts";
+import { NET_BATCH_FRAMES, NET_FRAME_BYTES_MAX, NET_PACKETS_PER_TURN_MAX } from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
+import { checkFrame, NET_HEADER_BYTES, setBuffers } from "./frame-header.ts";
 import type { FrameBatch, FramePort } from "./frames.ts";
 import { FEATURE_VERSION_1, type DeviceDriver, type VirtioDevice } from "./virtio-device.ts";
 import type { Chain, Virtqueue } from "./virtqueue.ts";
 
 /*
- * A network card, VIRTIO 1.2 section 5.1: one queue each way and no offloads, so that a frame is a frame and nothing in
- * its header matters. It has no address of its own (VIRTIO_NET_F_MAC): reading six bytes of configuration would cost
- * the guest's boot six round trips, and its kernel chooses one just as well.
+ * A network card, VIRTIO 1.2 section 5.1: one queue each way. Checksums are left undone both ways, and what the guest
+ * sends over TCP may be cut only by the host: a frame of 64 KiB costs little more than one of 1,500 bytes. Frames to the
+ * guest are as short as on the wire, so that each fits one of its buffers. The card has no address of its own
+ * (VIRTIO_NET_F_MAC): reading six bytes of configuration would cost the guest's boot six round trips, and its kernel
+ * chooses one just as well.
  */
 
 /** Device ID, VIRTIO 1.2 section 5. */
@@ -16,17 +19,15 @@ const RECEIVE_QUEUE = 0;
 const TRANSMIT_QUEUE = 1;
 /** VIRTIO_NET_F_MTU: the configuration says how long a packet may be. */
 export const FEATURE_MTU: bigint = 1n << 3n;
-/** struct virtio_net_hdr, before every frame; `num_buffers` is at its end. */
-export const NET_HEADER_BYTES = 12;
-const HEADER_BUFFERS_OFFSET = 10;
+/** VIRTIO_NET_F_CSUM and HOST_TSO4: what the host does for the guest; VIRTIO_NET_F_GUEST_CSUM the other way round. */
+const FEATURE_CHECKSUM: bigint = 1n << 0n;
+const FEATURE_GUEST_CHECKSUM: bigint = 1n << 1n;
+const FEATURE_TCP_CUT: bigint = 1n << 11n;
+const FEATURES: bigint = FEATURE_VERSION_1 | FEATURE_CHECKSUM | FEATURE_GUEST_CHECKSUM | FEATURE_TCP_CUT;
 /** mac, status, max_virtqueue_pairs, mtu */
 const CONFIG_BYTES = 12;
 const CONFIG_MTU_OFFSET = 10;
 
-export const ETHERNET_HEADER_BYTES = 14;
-const ETHERNET_TYPE_OFFSET = 12;
-const ETHERNET_TYPE_IPV4 = 0x0800;
-const ETHERNET_TYPE_ARP = 0x0806;
 /** The MTU that every guest takes for granted. */
 export const MTU_DEFAULT = 1_500;
 
@@ -50,7 +51,7 @@ export class NetDevice implements VirtioDevice {
   readonly config: Uint8Array;
 
   readonly #batch: FrameBatch;
-  readonly #frameBytesMax: number;
+  readonly #mtu: number;
   readonly #onError: (error: DeviceError) => void;
   readonly #later: Later;
   #driver: DeviceDriver | null = null;
@@ -61,17 +62,16 @@ export class NetDevice implements VirtioDevice {
   readonly #planned = { receive: false, transmit: false };
 
   /**
-   * `mtu`: bytes of the longest IP packet, at most 1,500. `onError`: the guest broke the protocol while no call of the
-   * transport was under way.
+   * `mtu`: bytes of the longest IP packet on the wire, at most 1,500. `onError`: the guest broke the protocol while no
+   * call of the transport was under way.
    */
   constructor(batch: FrameBatch, mtu: number, onError: (error: DeviceError) => void, later: Later = setImmediate) {
+    if (mtu > MTU_DEFAULT) throw new Error(`An MTU of ${String(mtu)}; ${String(MTU_DEFAULT)} may be`);
     this.#batch = batch;
+    this.#mtu = mtu;
     // Said only where it matters: reading it costs the guest's boot a round trip.
-    this.features = FEATURE_VERSION_1 | (mtu === MTU_DEFAULT ? 0n : FEATURE_MTU);
+    this.features = FEATURES | (mtu === MTU_DEFAULT ? 0n : FEATURE_MTU);
     this.config = configSpace(mtu);
-    this.#frameBytesMax = mtu + ETHERNET_HEADER_BYTES;
-    if (this.#frameBytesMax > NET_FRAME_BYTES_MAX)
-      throw new Error(`An MTU of ${String(mtu)} is more than a frame holds`);
     this.#onError = onError;
     this.#later = later;
   }
@@ -92,6 +92,9 @@ export class NetDevice implements VirtioDevice {
   }
 
   activate(driver: DeviceDriver): void {
+    // The port's frames may be without checksum; a driver that knows no such frames has no use for them.
+    if ((driver.features & FEATURE_GUEST_CHECKSUM) === 0n)
+      throw new DeviceError("The driver of the network device cannot receive without checksums");
     this.#driver = driver;
     this.#transmit();
     this.#receive();
@@ -143,44 +146,45 @@ export class NetDevice implements VirtioDevice {
     queue.suppressKicks();
     let frames = 0;
     let drained = false;
-    for (let taken = 0; taken < NET_FRAMES_PER_TURN_MAX && !drained; taken++) {
+    for (let left = NET_PACKETS_PER_TURN_MAX; left > 0 && !drained;) {
       const chain = queue.pop();
       if (chain !== null) {
-        if (this.#takeFrame(chain, frames)) frames++;
+        const packets = this.#takeFrame(chain, frames);
         queue.push(chain.head, 0);
+        left -= Math.max(1, packets);
+        if (packets > 0) frames++;
       } else if (queue.allowKicks()) {
         queue.suppressKicks();
+        left--;
       } else {
         drained = true;
       }
+      if (frames === NET_BATCH_FRAMES || (frames > 0 && (drained || left <= 0))) {
+        port.write(this.#batch, frames);
+        frames = 0;
+      }
     }
-    if (frames > 0) port.write(this.#batch, frames);
     if (!drained) this.#plan("transmit");
     if (queue.takeSignal()) driver.signal(TRANSMIT_QUEUE);
   }
 
-  /** Copies a frame of the guest's into the batch; false when it is none that may leave. */
-  #takeFrame(chain: Chain, index: number): boolean {
-    const length = chain.readableBytes - NET_HEADER_BYTES;
-    if (length < 0 || chain.writableCount > 0)
+  /** Copies a frame of the guest's into the batch. Returns how many packets it is on the wire; 0 when it may not leave. */
+  #takeFrame(chain: Chain, index: number): number {
+    const length = chain.readableBytes;
+    if (length < NET_HEADER_BYTES || chain.writableCount > 0)
       throw new DeviceError("A frame to be sent has no header, or something to be written");
-    if (length < ETHERNET_HEADER_BYTES || length > this.#frameBytesMax) return false;
-    const { bytes, lengths } = this.#batch;
+    if (length > NET_FRAME_BYTES_MAX) return 0;
+    const { bytes, lengths, view } = this.#batch;
     const start = index * NET_FRAME_BYTES_MAX;
     let at = start;
-    let skip = NET_HEADER_BYTES;
     for (let i = 0; i < chain.readableCount; i++) {
       const buffer = chain.buffers[i];
       if (buffer === undefined) break;
-      const skipped = Math.min(skip, buffer.length);
-      skip -= skipped;
-      const from = buffer.offset + skipped;
-      bytes.set(buffer.region.bytes.subarray(from, buffer.offset + buffer.length), at);
-      at += buffer.length - skipped;
+      bytes.set(buffer.region.bytes.subarray(buffer.offset, buffer.offset + buffer.length), at);
+      at += buffer.length;
     }
     lengths[index] = length;
-    const type = ((bytes[start + ETHERNET_TYPE_OFFSET] ?? 0) << 8) | (bytes[start + ETHERNET_TYPE_OFFSET + 1] ?? 0);
-    return type === ETHERNET_TYPE_IPV4 || type === ETHERNET_TYPE_ARP;
+    return checkFrame(view, start, length, this.#mtu);
   }
 
   /** Fills the guest's receive buffers with what waits at the port, as far as one turn goes. */
@@ -190,39 +194,43 @@ export class NetDevice implements VirtioDevice {
     if (driver === null || port === null || !this.#readable || this.#planned.receive) return;
     const queue = this.#queue(driver, RECEIVE_QUEUE);
     queue.suppressKicks();
-    // Starved: only now is a kick for new buffers of use.
-    if (queue.available() === 0 && !queue.allowKicks()) return;
-    const room = Math.min(queue.available(), NET_FRAMES_PER_TURN_MAX);
-    const frames = port.read(this.#batch, room);
-    this.#readable = frames === room;
-    for (let i = 0; i < frames; i++) this.#giveFrame(queue, i);
+    let left = NET_PACKETS_PER_TURN_MAX;
+    while (this.#readable && left > 0) {
+      const room = Math.min(queue.available(), NET_BATCH_FRAMES, left);
+      if (room === 0) {
+        // Starved: only now is a kick for new buffers of use.
+        if (queue.allowKicks()) continue;
+        break;
+      }
+      const frames = port.read(this.#batch, room);
+      this.#readable = frames === room;
+      for (let i = 0; i < frames; i++) this.#giveFrame(queue, i);
+      left -= frames;
+    }
     if (queue.takeSignal()) driver.signal(RECEIVE_QUEUE);
-    if (this.#readable && (queue.available() > 0 || queue.allowKicks())) this.#plan("receive");
+    if (left === 0) this.#plan("receive");
   }
 
   #giveFrame(queue: Virtqueue, index: number): void {
     const chain = queue.pop();
     if (chain === null) throw new DeviceError("Receive buffers that were available are gone");
-    const length = this.#batch.lengths[index] ?? 0;
-    const [first] = chain.buffers;
-    if (first === undefined || chain.readableCount > 0 || first.length < NET_HEADER_BYTES)
+    const { bytes, lengths, view } = this.#batch;
+    const length = lengths[index] ?? 0;
+    if ((chain.buffers[0]?.length ?? 0) < NET_HEADER_BYTES || chain.readableCount > 0)
       throw new DeviceError("A receive buffer has no room for a header in one piece");
     // 5.1.6.3.1: without merged buffers each one holds the longest frame there may be.
-    if (chain.writableBytes < NET_HEADER_BYTES + length)
+    if (chain.writableBytes < length)
       throw new DeviceError(`A receive buffer of ${String(chain.writableBytes)} bytes is too small for a frame`);
-    first.region.bytes.fill(0, first.offset, first.offset + NET_HEADER_BYTES);
-    first.region.view.setUint16(first.offset + HEADER_BUFFERS_OFFSET, 1, true);
     let at = index * NET_FRAME_BYTES_MAX;
     const end = at + length;
-    let skip = NET_HEADER_BYTES;
+    setBuffers(view, at, 1);
     for (let i = 0; i < chain.writableCount && at < end; i++) {
       const buffer = chain.buffers[i];
       if (buffer === undefined) break;
-      const take = Math.min(buffer.length - skip, end - at);
-      buffer.region.bytes.set(this.#batch.bytes.subarray(at, at + take), buffer.offset + skip);
+      const take = Math.min(buffer.length, end - at);
+      buffer.region.bytes.set(bytes.subarray(at, at + take), buffer.offset);
       at += take;
-      skip = 0;
     }
-    queue.push(chain.head, NET_HEADER_BYTES + length);
+    queue.push(chain.head, length);
   }
 }
