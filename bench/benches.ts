@@ -4,6 +4,7 @@ import { bootMany, bootSerial, idleMemory } from "./microvm.ts";
 import { qemu } from "./qemu.ts";
 import type { InvokeBench } from "./invoke.ts";
 import { bigPayloads, coldNative, coldNode, reuseNever, throughput, warmNode } from "./invoke.ts";
+import { tracing } from "./tracing.ts";
 import { bareNode, gvisor } from "./peers.ts";
 
 /** Named figures of one bench; `samplesMs` holds every single duration, for a plot. */
@@ -29,6 +30,7 @@ export const BENCHES: readonly Bench[] = [
   { name: "payload-6mb", about: "6 MB in and 6 MB out, nodejs24.x", needs: "hearth", run: bigPayloads },
   { name: "reserve", about: "Worker Manager, 2,000 reservations a second", needs: "nothing", run: reserve },
   { name: "placement", about: "Placement, one decision with 10,000 workers", needs: "nothing", run: placement },
+  { name: "tracing", about: "warm invokes by 8 clients, without and with traces sent", needs: "nothing", run: tracing },
   { name: "bare-node", about: "for comparison: a bare node process for every call", needs: "nothing", run: bareNode },
   { name: "qemu", about: "for comparison: QEMU microvm, emulated, start → init", needs: "nothing", run: qemu },
   { name: "gvisor", about: "for comparison: node in a gVisor sandbox for every call", needs: "nothing", run: gvisor },

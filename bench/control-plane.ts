@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { seededRandom } from "../src/lib/random.ts";
 import { Placement } from "../src/placement/placement.ts";
-import { createMetrics } from "../src/telemetry/index.ts";
+import { createMetrics, noTracer } from "../src/telemetry/index.ts";
 import { FUNCTION_GROUPS, HEARTBEAT_MS } from "../src/wire/limits.ts";
 import type { WorkerReport } from "../src/wire/roles.ts";
 import { ListedWorker, specOf } from "../src/worker-manager/testing.ts";
@@ -84,7 +84,13 @@ export const reserve = async (): Promise<Result> => {
   const workers = Array.from({ length: WORKERS }, (_, at) => new ListedWorker(`w${at}`));
   const placement = new Placement(Date.now, random);
   const metrics = createMetrics();
-  const manager = new WorkerManager({ placement, metrics, nowMs: Date.now, accountConcurrency: 100_000 });
+  const manager = new WorkerManager({
+    placement,
+    metrics,
+    tracer: noTracer,
+    nowMs: Date.now,
+    accountConcurrency: 100_000,
+  });
   for (const worker of workers) await manager.addWorker(worker);
   const heartbeat = (): void => {
     for (const { workerId, slots } of workers) {
@@ -101,7 +107,7 @@ export const reserve = async (): Promise<Result> => {
     if (spec === undefined) return;
     const startedMs = performance.now();
     try {
-      const lease = await manager.reserve({ spec, requestId: "r", reservedConcurrency: null });
+      const lease = await manager.reserve({ spec, requestId: "r", reservedConcurrency: null, trace: null });
       if (measured) {
         timesMs.push(performance.now() - startedMs);
         if (lease.cold) cold += 1;

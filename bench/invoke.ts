@@ -28,7 +28,7 @@ const EXAMPLES = fileURLToPath(new URL("../examples/functions/", import.meta.url
 const COLD_CALLS = 30;
 const WARM_CALLS = 500;
 const WARM_UP_CALLS = 50;
-const CLIENTS = 8;
+export const CLIENTS = 8;
 const THROUGHPUT_CALLS = 2_000;
 const BIG_CALLS = 10;
 const NEVER_CALLS = 500;
@@ -110,7 +110,8 @@ export const reuseNever: InvokeBench = async ({ pooled, scratch }) => {
   return { ...spread(timesMs), clients: CLIENTS, perSecond: round(NEVER_CALLS / (totalMs / 1000)) };
 };
 
-const warm = async (client: LambdaClient): Promise<string> => {
+/** A warm function's name. */
+export const warm = async (client: LambdaClient): Promise<string> => {
   const name = "warm-node";
   await deploy(client, await nodeFunction(name));
   for (let n = 0; n < WARM_UP_CALLS; n += 1) await call(client, name);
@@ -124,9 +125,13 @@ export const warmNode: InvokeBench = async ({ pooled }) => {
   return spread(timesMs);
 };
 
+/** So many invocations by CLIENTS clients at once. */
+export const invokeMany = (client: LambdaClient, name: string, calls: number): Promise<void> =>
+  parallel(calls, CLIENTS, async () => void (await call(client, name)));
+
 export const throughput: InvokeBench = async ({ pooled }) => {
   const name = await warm(pooled);
-  await parallel(CLIENTS * WARM_UP_CALLS, CLIENTS, async () => void (await call(pooled, name)));
+  await invokeMany(pooled, name, CLIENTS * WARM_UP_CALLS);
   const timesMs: number[] = [];
   const totalMs = await timed(() =>
     parallel(THROUGHPUT_CALLS, CLIENTS, async () => void timesMs.push(await timed(() => call(pooled, name)))),

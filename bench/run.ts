@@ -1,14 +1,13 @@
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { lambdaClient } from "../src/cli/client.ts";
-import { hostOnLoopback } from "../src/cli/run-hearth.ts";
-import { IMAGES_DIRECTORY, REGION_DEFAULT, SHIM_PATH } from "../src/cli/settings.ts";
+import { IMAGES_DIRECTORY, SHIM_PATH } from "../src/cli/settings.ts";
 import { selectHypervisor } from "../src/vmm/hypervisors/select.ts";
 import type { BootOptions } from "../src/worker/booted.ts";
 import { uplinkMtu } from "../src/worker/network/host.ts";
 import { loadRuntimeImages } from "../src/worker/runtime-images.ts";
 import type { Bench, Result } from "./benches.ts";
+import { startHearth } from "./hearth.ts";
 import type { InvokeParts } from "./invoke.ts";
 
 /** Enough for the cold starts that follow one another in a bench. */
@@ -65,18 +64,7 @@ const bootOptions = async (scratch: string): Promise<BootOptions> => {
 };
 
 const invokeParts = async (owned: AsyncDisposableStack, scratch: string): Promise<InvokeParts> => {
-  const clientOf = async (name: string, pool: number): ReturnType<typeof startClient> =>
-    startClient(owned, join(scratch, name), pool);
-  return { pooled: await clientOf("pooled", POOL), unpooled: await clientOf("unpooled", 0), scratch };
-};
-
-const startClient = async (
-  owned: AsyncDisposableStack,
-  dataDir: string,
-  pool: number,
-): Promise<ReturnType<typeof lambdaClient>> => {
-  const { endpoint, credentials } = owned.use(await hostOnLoopback(dataDir, pool, "error"));
-  const client = lambdaClient({ endpoint, credentials, dataDir, region: REGION_DEFAULT });
-  owned.defer(() => client.destroy());
-  return client;
+  const pooled = owned.use(await startHearth(join(scratch, "pooled"), "--pool", String(POOL)));
+  const unpooled = owned.use(await startHearth(join(scratch, "unpooled"), "--pool", "0"));
+  return { pooled: pooled.client, unpooled: unpooled.client, scratch };
 };

@@ -6,6 +6,7 @@ import { listRuntimes } from "../runtimes/catalog.ts";
 import { openCodeStore } from "../store/blobs/file-code-store.ts";
 import { openSqliteStore } from "../store/sqlite/sqlite.ts";
 import { createMetrics, FunctionLogs } from "../telemetry/index.ts";
+import type { Tracer } from "../telemetry/index.ts";
 import { isReachable } from "../vmm/hypervisors/uml/run-directory.ts";
 import { selectHypervisor } from "../vmm/hypervisors/select.ts";
 import { serviceFailure } from "../wire/errors.ts";
@@ -23,6 +24,7 @@ import { openNetworks, type OpenedNetworks } from "../worker/network/open.ts";
 import { loadRuntimeImages } from "../worker/runtime-images.ts";
 import type { AssembleHearth, HearthOptions } from "./hearth.ts";
 import { dataFiles, IMAGES_DIRECTORY, SHIM_PATH } from "./settings.ts";
+import { openTracer } from "./tracing.ts";
 
 /** The queue's events lie in the data directory, and its lock lets one Hearth at a time have them. */
 const INSTANCE = "data-directory";
@@ -36,6 +38,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
   await using stack = new AsyncDisposableStack();
   const files = dataFiles(dataDir);
   const metrics = createMetrics();
+  const { tracer } = stack.use(await openTracer(options.otlp, process.env, log));
   const logs = stack.use(
     new FunctionLogs(files.logs, { onError: (error) => log.error({ err: error }, "function log") }),
   );
@@ -48,12 +51,13 @@ export const assembleHearth: AssembleHearth = async (options) => {
     log.warn(
       "this machine did not forward IPv4 packets; now it does (sysctl net.ipv4.ip_forward=1), and goes on after Hearth's end",
     );
-  const { worker, hypervisor } = await startWorker(options, { metrics, logs, code, network });
+  const { worker, hypervisor } = await startWorker(options, { metrics, tracer, logs, code, network });
   stack.use(worker);
   const placement = new Placement(Date.now);
   const manager = new WorkerManager({
     placement,
     metrics,
+    tracer,
     nowMs: Date.now,
     accountConcurrency: CONCURRENCY_ACCOUNT_DEFAULT,
   });
@@ -93,6 +97,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
       store,
       code,
       metrics,
+      tracer,
       log,
       workerManager: manager,
       workers: (workerId) => {
@@ -132,6 +137,7 @@ const driveDirectories = (dataDir: string): { drivesDir?: string; scratchDir?: s
 
 interface WorkerParts {
   readonly metrics: ReturnType<typeof createMetrics>;
+  readonly tracer: Tracer;
   readonly logs: FunctionLogs;
   readonly code: Awaited<ReturnType<typeof openCodeStore>>;
   readonly network: OpenedNetworks;
@@ -140,7 +146,7 @@ interface WorkerParts {
 /** The worker of this machine: hypervisor, images, Micro Manager. */
 const startWorker = async (
   options: HearthOptions,
-  { metrics, logs, code, network: { networks } }: WorkerParts,
+  { metrics, tracer, logs, code, network: { networks } }: WorkerParts,
 ): Promise<{ worker: MicroManager; hypervisor: { name: string; reason: string } }> => {
   const { log } = options;
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
@@ -154,6 +160,7 @@ const startWorker = async (
     workerId: hostname(),
     nowMs: Date.now,
     metrics,
+    tracer,
     boot: {
       hypervisor,
       root: { path: images.base, readOnly: true },

@@ -12,6 +12,8 @@ export interface HearthOptions {
   readonly listen: Address;
   /** Where Prometheus may ask for the metrics; null for nowhere but the control socket. */
   readonly metricsListen: Address | null;
+  /** Base URL of the OTLP receiver of traces; null for what OpenTelemetry's variables say, which may be none. */
+  readonly otlp: string | null;
   readonly dataDir: string;
   readonly auth: "sigv4" | "none";
   readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string };

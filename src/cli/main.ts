@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { Command, CommanderError } from "commander";
 import { benchCommand } from "./commands/bench.ts";
 import { demoCommand } from "./commands/demo.ts";
@@ -14,11 +13,7 @@ import { topCommand } from "./commands/top.ts";
 import { upCommand } from "./commands/up.ts";
 import { vmCommand } from "./commands/vm.ts";
 import { describeError, EXIT_FAILURE, EXIT_OK, EXIT_USAGE } from "./errors.ts";
-
-const version = (): string => {
-  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
-  return (JSON.parse(text) as { version: string }).version;
-};
+import { version } from "./settings.ts";
 
 const program = (): Command => {
   const root = new Command("hearth")

@@ -47,6 +47,7 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
   hostHearth({
     listen: { host: "127.0.0.1", port: 0 },
     metricsListen: null,
+    otlp: null,
     dataDir,
     auth: "sigv4",
     accountId: ACCOUNT_DEFAULT,

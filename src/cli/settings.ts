@@ -18,6 +18,12 @@ export const REUSE_TAG = "hearth:reuse";
 
 export type Environment = Readonly<Record<string, string | undefined>>;
 
+/** Hearth's version. */
+export const version = (): string => {
+  const text = readFileSync(new URL("../../package.json", import.meta.url), "utf8");
+  return (JSON.parse(text) as { readonly version: string }).version;
+};
+
 export interface Address {
   readonly host: string;
   readonly port: number;

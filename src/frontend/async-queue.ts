@@ -3,9 +3,11 @@ import type { Claimer, EventRecord } from "../store/store.ts";
 import type { EventOutcome } from "../telemetry/metrics.ts";
 import { ServiceError } from "../wire/errors.ts";
 import * as limits from "../wire/limits.ts";
+import type { TraceContext } from "../wire/trace.ts";
 import { LATEST } from "./api/names.ts";
 import { invoke } from "./invoke.ts";
 import type { InvokeServices } from "./invoke.ts";
+import { queueAttributes, storedContext } from "./request-trace.ts";
 
 const MS_PER_S = 1_000;
 const RENEWALS_PER_LEASE = 3;
@@ -172,7 +174,23 @@ export class AsyncQueue {
     }
   }
 
+  /** One attempt, as a span of its own below the one that sent the event, and linked with it. */
   async #attempt(event: EventRecord): Promise<Verdict> {
+    const sent = storedContext(event.traceId);
+    using span = this.#services.tracer.start(`process ${event.functionName}`, sent, {
+      kind: "consumer",
+      links: sent === null ? [] : [sent],
+      attributes: {
+        ...queueAttributes("process", event.functionName, event.eventId),
+        "hearth.attempt": event.attempts + 1,
+      },
+    });
+    const verdict = await this.#try(event, span.context);
+    span.set({ "hearth.outcome": outcomeOf(event, verdict) });
+    return verdict;
+  }
+
+  async #try(event: EventRecord, trace: TraceContext | null): Promise<Verdict> {
     const { clock } = this.#services;
     try {
       const result = await invoke(this.#services, {
@@ -183,6 +201,7 @@ export class AsyncQueue {
         asynchronous: true,
         clientContext: null,
         traceId: event.traceId,
+        trace,
       });
       return result.error === null ? { kind: "done" } : afterFunctionError(event, clock.now(), result.error.errorType);
     } catch (error) {

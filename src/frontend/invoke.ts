@@ -3,6 +3,8 @@ import type { InvocationRequest, InvocationResult, InvocationStream } from "../w
 import { PENDING_WAIT_MS_MAX, SLOT_ATTEMPTS_MAX } from "../wire/limits.ts";
 import type { ReleaseOutcome, SlotLease } from "../wire/roles.ts";
 import type { InvokeOutcome } from "../telemetry/index.ts";
+import { traced } from "../telemetry/tracing.ts";
+import type { TraceContext } from "../wire/trace.ts";
 import { functionArn } from "./api/names.ts";
 import type { FunctionCache, FunctionTarget } from "./function-cache.ts";
 import { assertSettled } from "./lifecycle.ts";
@@ -23,7 +25,10 @@ export interface InvokeCall {
   readonly asynchronous: boolean;
   /** JSON text, decoded. */
   readonly clientContext: string | null;
+  /** X-Amzn-Trace-Id. */
   readonly traceId: string | null;
+  /** The span that it belongs to; null without tracing. */
+  readonly trace: TraceContext | null;
 }
 
 const TOO_MANY_REQUESTS = 429;
@@ -59,13 +64,31 @@ const requestOf = (services: InvokeServices, call: InvokeCall): InvocationReques
   clientContext: call.clientContext,
   cognitoIdentity: null,
   traceId: call.traceId,
+  trace: call.trace,
   payload: call.payload,
   asynchronous: call.asynchronous,
   receivedAtMs: services.clock.now(),
 });
 
+/** A slot for an invocation, and a lease on it. */
+const reserve = (services: InvokeServices, target: FunctionTarget, request: InvocationRequest): Promise<SlotLease> => {
+  const { spec, reservedConcurrency } = target;
+  const { requestId } = request;
+  return traced(services.tracer.start("reserve slot", request.trace), async (span) => {
+    const lease = await services.workerManager.reserve({ spec, requestId, reservedConcurrency, trace: span.context });
+    span.set({ "hearth.slot": lease.slotId, "hearth.worker": lease.workerId, "hearth.cold": lease.cold });
+    return lease;
+  });
+};
+
 /** Gives a slot back. That it could not be given back is the Worker Manager's to mend (its lease ends), not the caller's. */
-const release = async (services: InvokeServices, lease: SlotLease, outcome: ReleaseOutcome): Promise<void> => {
+const release = async (
+  services: InvokeServices,
+  lease: SlotLease,
+  outcome: ReleaseOutcome,
+  trace: TraceContext | null,
+): Promise<void> => {
+  using _span = services.tracer.start("release slot", trace, { attributes: { "hearth.outcome": outcome } });
   try {
     await services.workerManager.release(lease.leaseId, outcome);
   } catch (error) {
@@ -89,17 +112,15 @@ const invokeInSlot = async (
   request: InvocationRequest,
   measure: (cold: boolean, result: InvokeOutcome["result"]) => void,
 ): Promise<InvocationResult> => {
-  const { workerManager, workers } = services;
-  const { spec, reservedConcurrency } = target;
-  const lease = await workerManager.reserve({ spec, requestId: request.requestId, reservedConcurrency });
+  const lease = await reserve(services, target, request);
   let outcome: ReleaseOutcome = "broken";
   try {
-    const result = await workers(lease.workerId).invoke(lease, request);
+    const result = await services.workers(lease.workerId).invoke(lease, request);
     outcome = "reusable";
     measure(lease.cold, result.error === null ? "success" : "function-error");
     return result;
   } finally {
-    await release(services, lease, outcome);
+    await release(services, lease, outcome, request.trace);
   }
 };
 
@@ -135,12 +156,11 @@ const streamInSlot = async (
   request: InvocationRequest,
   startedMs: number,
 ): Promise<InvocationStream> => {
-  const { workerManager, workers, metrics } = services;
-  const { spec, reservedConcurrency } = target;
-  const lease = await workerManager.reserve({ spec, requestId: request.requestId, reservedConcurrency });
+  const { workers, metrics } = services;
+  const lease = await reserve(services, target, request);
   const end = (result: InvokeOutcome["result"], outcome: ReleaseOutcome): Promise<void> => {
     metrics.invoke(performance.now() - startedMs, { cold: lease.cold, result });
-    return release(services, lease, outcome);
+    return release(services, lease, outcome, request.trace);
   };
   try {
     const stream = await workers(lease.workerId).invokeStreaming(lease, request);

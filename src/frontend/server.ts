@@ -12,7 +12,9 @@ import { asServiceError, encodeError, encodeOutput } from "./api/encode.ts";
 import type { HttpAnswer } from "./api/encode.ts";
 import { OPERATIONS } from "./api/model.ts";
 import type { Operation } from "./api/model.ts";
+import type { Span } from "../telemetry/tracing.ts";
 import { isBuilt, isStream, runOperation } from "./api/operations.ts";
+import { requestSpan } from "./request-trace.ts";
 import type { Authenticated, Authenticator } from "./auth.ts";
 
 declare module "fastify" {
@@ -21,6 +23,10 @@ declare module "fastify" {
     authenticated: Authenticated | null;
     /** Name of the operation; null until it is known. */
     operation: string | null;
+    /** Since then the operation is known, too. */
+    span: Span | null;
+    /** `performance.now()` of its first byte. */
+    startedMs: number;
   }
 }
 
@@ -64,6 +70,11 @@ const queryOf = (request: FastifyRequest): URLSearchParams => {
   return new URLSearchParams(at < 0 ? "" : url.slice(at + 1));
 };
 
+const pathOf = ({ raw: { url = "" } }: FastifyRequest): string => {
+  const at = url.indexOf("?");
+  return at < 0 ? url : url.slice(0, at);
+};
+
 /** Of the operations that share method and path, the one whose fixed query is there; else the one that has none. */
 const choose = (operations: readonly Operation[], query: URLSearchParams): Operation | undefined => {
   const fits = (operation: Operation): boolean =>
@@ -88,7 +99,20 @@ const handle = async (
   const operation = choose(operations, query);
   if (operation === undefined) throw unknownOperation();
   request.operation = operation.name;
-  const api: ApiRequest = { requestId: request.id, headers: request.headers, answerHeaders: {} };
+  const span = requestSpan(services.tracer, `Lambda/${operation.name}`, request.headers, {
+    kind: "server",
+    startedMs: request.startedMs,
+    attributes: {
+      "rpc.system.name": "aws-api",
+      "rpc.method": `Lambda/${operation.name}`,
+      "aws.request_id": request.id,
+      "http.request.method": operation.method,
+      "http.route": operation.path,
+      "url.path": pathOf(request),
+    },
+  });
+  request.span = span;
+  const api: ApiRequest = { requestId: request.id, headers: request.headers, span, answerHeaders: {} };
   // An operation that is not built says so before it finds fault with its input.
   const input = isBuilt(operation.name)
     ? decodeInput(operation, {
@@ -157,6 +181,8 @@ const answerError = async (
   if (error.status >= INTERNAL_ERROR && error.status !== 501) {
     services.log.error({ err: error, requestId: request.id, operation }, "a request failed in the service");
   }
+  // The client's own mistakes are no failures of the service (HTTP conventions for server spans).
+  if (error.status >= INTERNAL_ERROR) request.span?.fail(error.name, error.message);
   await discardBody(request.raw);
   return send(request, reply, encodeError(error));
 };
@@ -218,7 +244,10 @@ export const buildServer = (services: ApiServices, authenticate: Authenticator):
   app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => done(null, body));
   app.decorateRequest("authenticated", null);
   app.decorateRequest("operation", null);
+  app.decorateRequest("span", null);
+  app.decorateRequest("startedMs", 0);
   app.addHook("onRequest", async (request) => {
+    request.startedMs = performance.now();
     const { open } = request.routeOptions.config as { readonly open?: boolean };
     if (open === true) return;
     const { method = "GET", url = "/", headers } = request.raw;
@@ -227,6 +256,8 @@ export const buildServer = (services: ApiServices, authenticate: Authenticator):
   app.addHook("onResponse", async (request, reply) => {
     const { operation = "unknown" } = request.routeOptions.config as { readonly operation?: string };
     services.metrics.request(request.operation ?? operation, reply.statusCode);
+    request.span?.set({ "http.response.status_code": reply.statusCode });
+    request.span?.end();
   });
   app.setErrorHandler((error, request, reply) => answerError(services, error, request, reply));
   app.setNotFoundHandler(() => {

@@ -1,6 +1,6 @@
 import type { CodeStore } from "../store/blobs.ts";
 import type { Store } from "../store/store.ts";
-import type { Logger, Metrics } from "../telemetry/index.ts";
+import type { Logger, Metrics, Tracer } from "../telemetry/index.ts";
 import type { WorkerInvokeApi, WorkerManagerApi } from "../wire/roles.ts";
 import type { ReusePolicy } from "../wire/slot.ts";
 import type { Clock } from "./clock.ts";
@@ -32,4 +32,5 @@ export interface Dependencies {
   readonly config: FrontendConfig;
   readonly log: Logger;
   readonly metrics: Pick<Metrics, "invoke" | "event" | "request">;
+  readonly tracer: Tracer;
 }

@@ -5,5 +5,7 @@ export { createLog, LOG_LEVELS, silentLog } from "./log.ts";
 export type { HostLogFormat, Logger, LogLevel, LogOptions } from "./log.ts";
 export { createMetrics } from "./metrics.ts";
 export type { InvokeOutcome, Metrics, MetricsReading, MetricsRegistry, WorkerReading } from "./metrics.ts";
+export { noTracer, traced } from "./tracing.ts";
+export type { Attributes, Span, SpanOptions, Tracer } from "./tracing.ts";
 export { logStreamName, platformJson, platformLine, platformText, timeoutText } from "./platform-lines.ts";
 export type { LogFormat, PlatformEvent, Status } from "./platform-lines.ts";

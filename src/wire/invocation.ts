@@ -1,4 +1,5 @@
 import type { Readable } from "node:stream";
+import type { TraceContext } from "./trace.ts";
 
 /** One invocation, as the Frontend hands it to a worker. */
 export interface InvocationRequest {
@@ -8,7 +9,10 @@ export interface InvocationRequest {
   /** JSON text, decoded. */
   readonly clientContext: string | null;
   readonly cognitoIdentity: string | null;
+  /** X-Amzn-Trace-Id for the function, where the worker itself traces nothing. */
   readonly traceId: string | null;
+  /** The span that the invocation belongs to; null without tracing. */
+  readonly trace: TraceContext | null;
   readonly payload: Uint8Array;
   /** Nobody waits for the answer, so the log is all that will tell of it: it is on file before the invocation counts as done. */
   readonly asynchronous: boolean;

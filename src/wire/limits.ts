@@ -97,6 +97,11 @@ export const LOG_FLUSH_MS = 5;
 /** Hearth's own: log files held open between batches, and for how long one is that nothing is written to. */
 export const LOG_OPEN_FILES_MAX = 64;
 export const LOG_OPEN_MS = 1_000;
+/** Hearth's own: spans wait this long for others to be sent with, and so long at most when Hearth stops. */
+export const TRACE_EXPORT_MS = 1_000;
+export const TRACE_FLUSH_MS_MAX = 2_000;
+/** Hearth's own: that spans could not be sent is told once in so long. */
+export const TRACE_WARN_MS = 60_000;
 /** Hearth's own: how long `hearth up` waits for running invocations when it is told to stop. */
 export const DRAIN_MS_MAX = 8_000;
 

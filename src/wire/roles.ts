@@ -1,6 +1,7 @@
 import type { FunctionSpec } from "./function.ts";
 import type { InvocationRequest, InvocationResult, InvocationStream } from "./invocation.ts";
 import type { SlotInfo } from "./slot.ts";
+import type { TraceContext } from "./trace.ts";
 
 /*
  * What the roles ask of each other. In one process these are called directly; between machines the same
@@ -23,6 +24,7 @@ export interface ReserveRequest {
   readonly requestId: string;
   /** Reserved concurrency of the function; null when it draws from the account's unreserved pool. */
   readonly reservedConcurrency: number | null;
+  readonly trace: TraceContext | null;
 }
 
 /** How an invocation left its slot. */
@@ -104,6 +106,7 @@ export interface WorkerSlotApi {
     readonly slotId: string;
     readonly spec: FunctionSpec;
     readonly placementLeaseId: string;
+    readonly trace: TraceContext | null;
   }): Promise<SlotInfo>;
   endSlot(slotId: string, reason: string): Promise<void>;
   listSlots(): Promise<readonly SlotInfo[]>;

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import { seededRandom } from "../lib/random.ts";
+import { noTracer } from "../telemetry/tracing.ts";
 import { ServiceError } from "../wire/errors.ts";
 import { functionKey } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
@@ -50,6 +51,7 @@ class Run {
         cancel: () => Promise.resolve(),
       },
       metrics: { reserve: () => {}, placement: () => {}, throttled: () => {} },
+      tracer: noTracer,
       nowMs: () => this.#clock.nowMs,
       accountConcurrency: ACCOUNT_CONCURRENCY,
     });
@@ -114,7 +116,7 @@ class Run {
   async #reserve(index = this.#below(FUNCTIONS)): Promise<void> {
     const spec = this.#spec(index);
     const expected = this.#limit(index);
-    const request = { spec, requestId: "r", reservedConcurrency: this.#reserved[index] ?? null };
+    const request = { spec, requestId: "r", reservedConcurrency: this.#reserved[index] ?? null, trace: null };
     let lease: SlotLease;
     try {
       lease = await this.#manager.reserve(request);
@@ -216,7 +218,7 @@ class Run {
     );
     if (warm || this.#limit(index) !== null) return;
     for (const worker of this.#workers) worker.refuses = true;
-    const request = { spec, requestId: "r", reservedConcurrency: this.#reserved[index] ?? null };
+    const request = { spec, requestId: "r", reservedConcurrency: this.#reserved[index] ?? null, trace: null };
     await assert.rejects(this.#manager.reserve(request), /is full/);
     for (const worker of this.#workers) worker.refuses = false;
   }
@@ -260,6 +262,7 @@ test("reservations, releases and deaths at the same moment never give one slot t
       cancel: () => Promise.resolve(),
     },
     metrics: { reserve: () => {}, placement: () => {}, throttled: () => {} },
+    tracer: noTracer,
     nowMs: () => 0,
     accountConcurrency: 60,
   });
@@ -269,7 +272,9 @@ test("reservations, releases and deaths at the same moment never give one slot t
   const client = async (): Promise<void> => {
     for (let n = 0; n < 100; n += 1) {
       const spec = specOf(`f${Math.floor(random() * 5)}`);
-      const lease = await manager.reserve({ spec, requestId: "r", reservedConcurrency: null }).catch(() => null);
+      const lease = await manager
+        .reserve({ spec, requestId: "r", reservedConcurrency: null, trace: null })
+        .catch(() => null);
       if (lease === null) {
         throttles += 1;
         await Promise.resolve();

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { noTracer } from "../telemetry/tracing.ts";
 import { ServiceError } from "../wire/errors.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import { SCALING_ENVIRONMENTS } from "../wire/limits.ts";
@@ -16,6 +17,7 @@ const fleet = async (options: { accountConcurrency?: number } = {}) => {
       cancel: () => Promise.resolve(),
     },
     metrics: { reserve: () => {}, placement: () => {}, throttled: () => {} },
+    tracer: noTracer,
     nowMs: () => clock.nowMs,
     accountConcurrency: options.accountConcurrency ?? 1_000,
   });
@@ -27,6 +29,7 @@ const request = (of: FunctionSpec, reservedConcurrency: number | null = null): R
   spec: of,
   requestId: "r",
   reservedConcurrency,
+  trace: null,
 });
 
 const throttledWith = (reason: string) => (error: unknown) =>

@@ -1,5 +1,7 @@
 import { randomUUID } from "node:crypto";
 import type { Metrics } from "../telemetry/metrics.ts";
+import { traced } from "../telemetry/tracing.ts";
+import type { Tracer } from "../telemetry/tracing.ts";
 import { ServiceError, serviceFailure, throttled } from "../wire/errors.ts";
 import type { ThrottleReason } from "../wire/errors.ts";
 import { functionKey } from "../wire/function.ts";
@@ -15,12 +17,14 @@ import type {
   WorkerSlotApi,
 } from "../wire/roles.ts";
 import type { SlotInfo } from "../wire/slot.ts";
+import type { TraceContext } from "../wire/trace.ts";
 import { ReservedConcurrency } from "./reserved-concurrency.ts";
 import { ScalingRate } from "./scaling-rate.ts";
 
 export interface WorkerManagerOptions {
   readonly placement: PlacementApi;
   readonly metrics: Pick<Metrics, "reserve" | "placement" | "throttled">;
+  readonly tracer: Tracer;
   readonly nowMs: () => number;
   /** Concurrent executions of the whole account. */
   readonly accountConcurrency: number;
@@ -132,7 +136,7 @@ export class WorkerManager implements WorkerManagerApi {
     this.#admit(request);
     const warm = this.#idle.get(functionKey(spec))?.pop();
     if (warm !== undefined) return this.#lease(warm, spec, false);
-    return this.#grow(spec);
+    return this.#grow(spec, request.trace);
   }
 
   /** Throws the 429 that Lambda would: the function's own limit first, then what the account has left. */
@@ -148,7 +152,7 @@ export class WorkerManager implements WorkerManagerApi {
     if (this.#leases.size - this.#reserved.running >= shared) throw throttled("ConcurrentInvocationLimitExceeded");
   }
 
-  async #grow(spec: FunctionSpec): Promise<SlotLease> {
+  async #grow(spec: FunctionSpec, trace: TraceContext | null): Promise<SlotLease> {
     const nowMs = this.#options.nowMs();
     const rate = this.#rates.get(spec.functionArn) ?? new ScalingRate(nowMs);
     this.#rates.set(spec.functionArn, rate);
@@ -165,14 +169,14 @@ export class WorkerManager implements WorkerManagerApi {
     // The lease counts from here, before anything is awaited: two reservations never see the same room.
     const lease = this.#lease(slot, spec, true);
     try {
-      const { workerId, leaseId: placementLeaseId } = await this.#place(spec);
+      const { workerId, leaseId: placementLeaseId } = await this.#place(spec, trace);
       const worker = this.#workers.get(workerId);
       if (worker === undefined) throw serviceFailure(`Placement chose worker ${workerId}, which is not known`);
       const placed = { ...slot, workerId };
       this.#slots.set(slot.slotId, placed);
       this.#leases.set(lease.leaseId, { slot: placed, expiresAtMs: lease.expiresAtMs });
       try {
-        await worker.createSlot({ slotId: slot.slotId, spec, placementLeaseId });
+        await worker.createSlot({ slotId: slot.slotId, spec, placementLeaseId, trace });
       } catch (error) {
         await this.#options.placement.cancel(placementLeaseId);
         throw error;
@@ -185,11 +189,15 @@ export class WorkerManager implements WorkerManagerApi {
     }
   }
 
-  async #place({ functionArn, memoryMb }: FunctionSpec): Promise<PlacementDecision> {
-    const startedMs = performance.now();
-    const decision = await this.#options.placement.place({ functionArn, memoryMb });
-    this.#options.metrics.placement(performance.now() - startedMs);
-    return decision;
+  #place({ functionArn, memoryMb }: FunctionSpec, trace: TraceContext | null): Promise<PlacementDecision> {
+    const { placement, metrics, tracer } = this.#options;
+    return traced(tracer.start("place", trace), async (span) => {
+      const startedMs = performance.now();
+      const decision = await placement.place({ functionArn, memoryMb });
+      metrics.placement(performance.now() - startedMs);
+      span.set({ "hearth.worker": decision.workerId, "hearth.reason": decision.reason });
+      return decision;
+    });
   }
 
   #lease(slot: KnownSlot, spec: FunctionSpec, cold: boolean): SlotLease {

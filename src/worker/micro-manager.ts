@@ -17,6 +17,7 @@ import {
 import type { WorkerReading } from "../telemetry/metrics.ts";
 import type { SlotLease, WorkerApi, WorkerReport } from "../wire/roles.ts";
 import type { SlotInfo, SlotState } from "../wire/slot.ts";
+import type { TraceContext } from "../wire/trace.ts";
 import { bootMicroVm } from "./booted.ts";
 import type { BootedMicroVm, BootOptions } from "./booted.ts";
 import { guestMemoryMib } from "./guest-memory.ts";
@@ -81,12 +82,16 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     this.#sweep.unref();
   }
 
-  createSlot(request: { readonly slotId: string; readonly spec: FunctionSpec }): Promise<SlotInfo> {
+  createSlot(request: {
+    readonly slotId: string;
+    readonly spec: FunctionSpec;
+    readonly trace: TraceContext | null;
+  }): Promise<SlotInfo> {
     if (this.#draining) throw serviceFailure(`worker ${this.workerId} is draining and takes no new slots`);
     this.#makeRoom(request.spec.memoryMb);
     const slot = new Slot(request.slotId, request.spec, this.#services);
     this.#slots.set(slot.id, slot);
-    this.#finish(slot.start());
+    this.#finish(slot.start(request.trace));
     return Promise.resolve(slot.info);
   }
 

@@ -3,6 +3,7 @@ import { Duplex } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
 import { test } from "node:test";
 import { createMetrics } from "../telemetry/metrics.ts";
+import { noTracer } from "../telemetry/tracing.ts";
 import type { CpuShare, MicroVmExit } from "../vmm/microvm.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import { PAYLOAD_BYTES_MAX } from "../wire/limits.ts";
@@ -41,6 +42,7 @@ const REQUEST = {
   clientContext: null,
   cognitoIdentity: null,
   traceId: null,
+  trace: null,
   payload: Buffer.from('{"a":1}'),
   asynchronous: false,
   receivedAtMs: 0,
@@ -94,6 +96,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
       cpu: "strict",
       nowMs: () => 1_700_000_000_000,
       metrics: createMetrics(),
+      tracer: noTracer,
       microVm: () => Promise.resolve({ booted, result: "bare", settled: () => {} }),
       network: () => Promise.resolve(null),
       runtime: () => ({
@@ -121,7 +124,7 @@ const settled = async (): Promise<void> => {
 };
 
 const ready = async (made: ReturnType<typeof guest>): Promise<void> => {
-  await made.slot.start();
+  await made.slot.start(null);
   made.say(FromShim.Ready, [[ReadyField.InitDurationUs, 12_340]]);
   await settled();
 };
@@ -139,7 +142,7 @@ const answer = (made: ReturnType<typeof guest>, text: string): void => {
 
 test("an invocation that comes during init waits for it, and its report pays for it", async () => {
   const made = guest();
-  await made.slot.start();
+  await made.slot.start(null);
   const sink = new BufferedSink();
   const invoked = made.slot.invoke(REQUEST, sink, PAYLOAD_BYTES_MAX);
   await settled();

@@ -1,6 +1,8 @@
 import { logStreamName } from "../telemetry/platform-lines.ts";
 import type { LogSink } from "../telemetry/function-log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
+import { traced } from "../telemetry/tracing.ts";
+import type { Span, Tracer } from "../telemetry/tracing.ts";
 import type { GuestDevice } from "../vmm/microvm.ts";
 import { serviceFailure, slotGone } from "../wire/errors.ts";
 import type { ServiceError } from "../wire/errors.ts";
@@ -20,6 +22,8 @@ import { decodeFields } from "../wire/shim-codec.ts";
 import { ConfigureField, FailureOutcome, FromShim, ReadyField, ToShim } from "../wire/shim-protocol.ts";
 import type { Field, Frame } from "../wire/shim-protocol.ts";
 import type { SlotInfo } from "../wire/slot.ts";
+import { formatAmznTrace } from "../wire/trace.ts";
+import type { TraceContext } from "../wire/trace.ts";
 import type { BootedMicroVm } from "./booted.ts";
 import { cpuShare } from "./cpu-share.ts";
 import type { CpuPolicy } from "./cpu-share.ts";
@@ -33,6 +37,7 @@ import type { Done, ResponseSink } from "./invocation.ts";
 import type { Taken } from "./pool.ts";
 import { SlotLog } from "./slot-log.ts";
 import { SlotStateMachine } from "./slot-state.ts";
+import { invocationSpan, StartTrace } from "./slot-trace.ts";
 
 /** What a runtime needs in the guest. */
 export interface RuntimeImage {
@@ -54,6 +59,7 @@ export interface SlotServices {
   readonly nowMs: () => number;
   readonly metrics: Metrics;
   readonly cpu: CpuPolicy;
+  readonly tracer: Tracer;
   /** A microVM for a function that is going to need these images (host paths): from here on the slot's. */
   readonly microVm: (spec: FunctionSpec, images: readonly string[]) => Promise<Taken>;
   /** A network of its own for a slot, from here on the slot's; null where functions have none. */
@@ -100,6 +106,9 @@ export class Slot {
   #network: SlotNetwork | null = null;
   #freezer: Freezer | null = null;
   #invocation: InvocationFrames | null = null;
+  #startTrace: StartTrace | null = null;
+  /** Of the invocation that runs. */
+  #span: Span | null = null;
   #invocations = 0;
   #initDurationMs: number | null = null;
   #memoryBytes = 0;
@@ -138,11 +147,13 @@ export class Slot {
   }
 
   /** Gets a microVM, attaches the code and starts the runtime. Never rejects: a failure ends the slot. */
-  async start(): Promise<void> {
+  async start(trace: TraceContext | null): Promise<void> {
+    const steps = new StartTrace(this.#services.tracer, trace, this.id, this.spec);
+    this.#startTrace = steps;
     try {
       const images = await this.#images();
       const [taken] = await Promise.all([
-        this.#services.microVm(this.spec, [...images.root, images.code, ...images.layers]),
+        steps.microVm(() => this.#services.microVm(this.spec, [...images.root, images.code, ...images.layers])),
         this.#takeNetwork(),
       ]);
       this.#taken = taken;
@@ -157,16 +168,19 @@ export class Slot {
       this.#freezer = new Freezer(booted.vm, (error) => this.#services.warn("a slot could not be frozen", error));
       const attach = async (path: string): Promise<GuestDevice> =>
         booted.drives.get(path) ?? (await booted.vm.attachDrive({ path, readOnly: true }));
-      const [root, code, scratch, layers] = await Promise.all([
-        // A microVM whose runtime was started has them in their place.
-        Promise.all(booted.runtime === null ? images.root.map(attach) : []),
-        attach(images.code),
-        booted.vm.attachScratch(this.spec.ephemeralMb),
-        Promise.all(images.layers.map(attach)),
-      ]);
+      const [root, code, scratch, layers] = await steps.attach(() =>
+        Promise.all([
+          // A microVM whose runtime was started has them in their place.
+          Promise.all(booted.runtime === null ? images.root.map(attach) : []),
+          attach(images.code),
+          booted.vm.attachScratch(this.spec.ephemeralMb),
+          Promise.all(images.layers.map(attach)),
+        ]),
+      );
       if (this.#network !== null) booted.vm.attachNetwork(this.#network.port);
       booted.link.own({ frame: (frame) => this.#frame(frame), closed: (detail) => void this.end(detail) });
       this.#logInitStart();
+      steps.initBegan();
       booted.link.send(ToShim.Configure, this.#configuration({ root, code, scratch, layers }));
       this.#initBackstop = setTimeout(() => void this.#initOverrun(), INIT_TIMEOUT_MS + INIT_GRACE_MS);
     } catch (error) {
@@ -186,7 +200,21 @@ export class Slot {
    * Runs one invocation, after init if that is still under way. Rejects with `ServiceError` when the slot died under
    * it. `sink` gets the answer while it comes.
    */
-  async invoke(request: InvocationRequest, sink: ResponseSink, responseBytesMax: number): Promise<Ended> {
+  invoke(request: InvocationRequest, sink: ResponseSink, responseBytesMax: number): Promise<Ended> {
+    const span = invocationSpan(this.#services.tracer, this.spec, {
+      trace: request.trace,
+      requestId: request.requestId,
+      functionArn: request.invokedFunctionArn,
+      instance: this.#logStream,
+      cold: this.#invocations === 0,
+    });
+    return traced(span, () => this.#invoke(request, sink, responseBytesMax, span));
+  }
+
+  async #invoke(request: InvocationRequest, sink: ResponseSink, responseBytesMax: number, span: Span): Promise<Ended> {
+    const { tracer } = this.#services;
+    if (this.#state.state === "Init")
+      await traced(tracer.start("wait for init", span.context), () => this.#ready.promise);
     await this.#ready.promise;
     const { booted } = this;
     this.#state.to("Busy");
@@ -194,7 +222,8 @@ export class Slot {
     this.#invocations += 1;
     // Before it runs again: a frozen microVM is moved at no cost to what it does.
     booted.vm.setBusy(true);
-    await this.#wake();
+    if (this.#freezer?.frozen === true) await traced(tracer.start("thaw", span.context), () => this.#wake());
+    else await this.#wake();
     const frames = new InvocationFrames(sink, responseBytesMax);
     this.#invocation = frames;
     this.#log.openTail();
@@ -209,10 +238,20 @@ export class Slot {
       frames.overrun(this.spec.timeoutMs);
       void this.end("the guest did not end an invocation at its deadline");
     }, this.spec.timeoutMs + DEADLINE_GRACE_MS);
+    const running = tracer.start("run", span.context);
+    this.#span = running;
     try {
-      booted.link.sendInvoke(invokeFields(request, deadlineMs, responseBytesMax, nowMs), request.payload);
+      const traceId = running.context === null ? request.traceId : formatAmznTrace(running.context);
+      const fields = invokeFields({ ...request, traceId }, deadlineMs, responseBytesMax, nowMs);
+      booted.link.sendInvoke(fields, request.payload);
       const done = await frames.done;
+      running.end();
       const ended = this.#report(request, frames, done, cold);
+      if (ended.error !== null) span.fail(ended.error.errorType, "The function failed.");
+      span.set({
+        "hearth.billed_ms": ended.report.billedDurationMs,
+        "hearth.memory_used_mb": ended.report.maxMemoryUsedMb,
+      });
       this.#afterInvocation();
       if (request.asynchronous) await this.#log.written();
       return ended;
@@ -220,6 +259,8 @@ export class Slot {
       this.#reportBroken(request.requestId, error, this.#services.nowMs() - nowMs);
       throw error;
     } finally {
+      running.end();
+      this.#span = null;
       clearTimeout(readOn);
       clearTimeout(backstop);
       this.#invocation = null;
@@ -282,6 +323,7 @@ export class Slot {
     this.#state.to("Dead");
     this.#freezer?.close();
     this.#log.flush();
+    this.#startTrace?.ended("SlotEnded", reason);
     // What waits for the init has not begun, and may have another slot unless that one would fare no better.
     this.#ready.reject(this.#failure ?? slotGone(reason));
     this.#invocation?.abort(gone);
@@ -350,6 +392,8 @@ export class Slot {
         default:
           if (this.#invocation === null) throw new GuestProtocolError("a frame came outside any invocation");
           if (frame.type === FromShim.Done) this.#log.flush();
+          if (frame.type === FromShim.ResponseHead) this.#span?.event("answer begins");
+          if (frame.type === FromShim.ResponseEnd) this.#span?.event("answer is complete");
           if (!this.#invocation.take(frame)) this.#booted?.link.pause();
       }
     } catch (error) {
@@ -376,6 +420,7 @@ export class Slot {
       });
     }
     this.#booted?.vm.setCpuShare(cpuShare(this.spec.memoryMb, this.#services.cpu, "invoke"));
+    this.#startTrace?.ended(failure === null ? null : "InitFailed", "The function's init failed.");
     this.#idle();
     this.#ready.resolve();
   }

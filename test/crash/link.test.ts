@@ -7,7 +7,7 @@ import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { IMAGES_DIRECTORY, SHIM_PATH } from "../../src/cli/settings.ts";
 import { makeImage } from "../../src/store/blobs/image.ts";
-import { createMetrics } from "../../src/telemetry/index.ts";
+import { createMetrics, noTracer } from "../../src/telemetry/index.ts";
 import { UmlHypervisor } from "../../src/vmm/hypervisors/uml/hypervisor.ts";
 import type { Hypervisor } from "../../src/vmm/microvm.ts";
 import type { FunctionSpec } from "../../src/wire/function.ts";
@@ -78,6 +78,7 @@ const invoke = async (worker: MicroManager, slotId: string, ms: number): Promise
     clientContext: null,
     cognitoIdentity: null,
     traceId: null,
+    trace: null,
     payload: Buffer.from(JSON.stringify({ ms })),
     asynchronous: false,
     receivedAtMs: Date.now(),
@@ -104,6 +105,7 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       workerId: "w",
       nowMs: Date.now,
       metrics: createMetrics(),
+      tracer: noTracer,
       boot: {
         hypervisor,
         root: { path: images.base, readOnly: true },
@@ -125,7 +127,7 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       warmMemoryMb: [],
     });
     for (const [at, [how, act]] of BREAKS.entries()) {
-      await worker.createSlot({ slotId: `slot-${at}`, spec: SPEC });
+      await worker.createSlot({ slotId: `slot-${at}`, spec: SPEC, trace: null });
       const first = await invoke(worker, `slot-${at}`, 0);
       assert.equal(Buffer.from(first.payload).toString(), '"mark"', how);
       const running = invoke(worker, `slot-${at}`, WORK_MS);

@@ -8,7 +8,7 @@ import type { Clock, Frontend, FrontendOptions } from "../../src/frontend/fronte
 import { openCodeStore } from "../../src/store/blobs/file-code-store.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite.ts";
 import type { Store } from "../../src/store/store.ts";
-import { silentLog } from "../../src/telemetry/index.ts";
+import { noTracer, silentLog } from "../../src/telemetry/index.ts";
 import { Echo } from "./echo.ts";
 
 export const ACCOUNT = "123456789012";
@@ -61,6 +61,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     },
     log: silentLog(),
     metrics: { invoke: () => undefined, event: () => undefined, request: () => undefined },
+    tracer: noTracer,
   });
   const endpoint = `http://127.0.0.1:${frontend.port}`;
   const client = clientOf(endpoint);

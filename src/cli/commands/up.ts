@@ -5,7 +5,7 @@ import type { HostLogFormat, LogLevel, Logger } from "../../telemetry/index.ts";
 import { DRAIN_MS_MAX } from "../../wire/limits.ts";
 import type { NetworkMode, ReusePolicy } from "../../wire/slot.ts";
 import type { CpuPolicy } from "../../worker/cpu-share.ts";
-import { usageError } from "../errors.ts";
+import { EXIT_OK, usageError } from "../errors.ts";
 import { HYPERVISORS } from "../hearth.ts";
 import type { HypervisorChoice } from "../hearth.ts";
 import type { Output } from "../output.ts";
@@ -21,10 +21,12 @@ import {
   parseAddress,
   REGION_DEFAULT,
 } from "../settings.ts";
+import { otlpEndpoint } from "../tracing.ts";
 
 interface UpOptions extends CommonOptions {
   readonly listen: string;
   readonly metrics?: string;
+  readonly otlp?: string;
   readonly dataDir?: string;
   readonly auth: "sigv4" | "none";
   readonly hypervisor: HypervisorChoice;
@@ -52,6 +54,7 @@ export const upCommand = (): Command =>
     "hearth up --listen 127.0.0.1:8080 --data-dir ./data",
     "hearth up --reuse never --pool 20",
     "hearth up --metrics 127.0.0.1:9071",
+    "hearth up --otlp http://127.0.0.1:4318",
     "hearth up --auth none          # on the loopback only",
     "hearth up --network none       # functions reach nothing but the Runtime API",
   ])
@@ -61,6 +64,11 @@ export const upCommand = (): Command =>
       new Option("--auth <how>", "who may call: sigv4 needs the keys").choices(["sigv4", "none"]).default("sigv4"),
     )
     .option("--metrics <address>", "HOST:PORT to serve Prometheus on, at /metrics (default: nowhere)")
+    .option(
+      "--otlp <url>",
+      "base URL of the OTLP receiver to send traces to (else OTEL_EXPORTER_OTLP_ENDPOINT)",
+      otlpEndpoint,
+    )
     .addOption(new Option("--hypervisor <name>", "what microVMs run on").choices(HYPERVISORS).default("auto"))
     .option("--memory <MB>", "nominal memory of all slots together", wholeNumber(128, MEMORY_MB_TOTAL_MAX))
     .option("--slots-max <count>", "slots at most", wholeNumber(1, SLOTS_MAX))
@@ -88,7 +96,11 @@ export const upCommand = (): Command =>
       ]),
     )
     .addOption(new Option("--log-level <level>", "of Hearth's own log").choices(LOG_LEVELS).default("info"))
-    .action(run);
+    .action(async (options: UpOptions) => {
+      await run(options);
+      // All is closed. What a receiver of traces still owes an answer to must not keep the process.
+      process.exit(EXIT_OK);
+    });
 
 const run = async (options: UpOptions): Promise<void> => {
   const output = outputOf(options);
@@ -105,6 +117,7 @@ const run = async (options: UpOptions): Promise<void> => {
   const stop = stopSignal();
   await using hosted = await hostHearth({
     listen,
+    otlp: options.otlp ?? null,
     metricsListen: options.metrics === undefined ? null : parseAddress(options.metrics),
     dataDir: dataDirectory(options.dataDir, process.env),
     auth: options.auth,

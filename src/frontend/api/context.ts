@@ -1,6 +1,7 @@
 import type { IncomingHttpHeaders } from "node:http";
 import { functionNotFound, ServiceError } from "../../wire/errors.ts";
 import type { FunctionRecord } from "../../store/store.ts";
+import type { Span } from "../../telemetry/tracing.ts";
 import type { AsyncQueue } from "../async-queue.ts";
 import type { FunctionCache } from "../function-cache.ts";
 import type { Lifecycle } from "../lifecycle.ts";
@@ -20,6 +21,8 @@ export interface ApiServices extends Dependencies {
 export interface ApiRequest {
   readonly requestId: string;
   readonly headers: IncomingHttpHeaders;
+  /** The span of the request. */
+  readonly span: Span;
   /** Headers of the answer beyond those of the operation's output. */
   readonly answerHeaders: Record<string, string>;
 }

@@ -1,5 +1,4 @@
 import { isUtf8 } from "node:buffer";
-import { randomUUID } from "node:crypto";
 import type {
   InvocationRequest,
   InvocationResponse,
@@ -8,28 +7,19 @@ import type {
 } from "@aws-sdk/client-lambda";
 import { ServiceError } from "../../wire/errors.ts";
 import * as limits from "../../wire/limits.ts";
+import { traced } from "../../telemetry/tracing.ts";
+import { formatAmznTrace } from "../../wire/trace.ts";
 import { findTarget, invoke } from "../invoke.ts";
 import type { InvokeCall } from "../invoke.ts";
+import { queueAttributes, traceHeader } from "../request-trace.ts";
 import type { ApiRequest, ApiServices } from "./context.ts";
 import { parseJson } from "./decode.ts";
 import { LATEST, parseReference } from "./names.ts";
 
 const EMPTY_EVENT: Uint8Array = Buffer.from("{}");
-const MS_PER_S = 1_000;
-const HEX = 16;
-const TRACE_ID_RANDOM_DIGITS = 24;
 
 const badContent = (message: string): ServiceError =>
   new ServiceError("InvalidRequestContentException", 400, message, { Type: "User" });
-
-/** The client's trace header, or a new unsampled trace ("Root=1-TIME-RANDOM"). Also sent back. */
-const traceOf = (request: ApiRequest): string => {
-  const given = request.headers["x-amzn-trace-id"];
-  if (typeof given === "string" && given !== "") return given;
-  const seconds = Math.floor(Date.now() / MS_PER_S).toString(HEX);
-  // From a UUID, because Node draws those from a store of randomness: asking for each alone costs ten times as much.
-  return `Root=1-${seconds}-${randomUUID().replaceAll("-", "").slice(-TRACE_ID_RANDOM_DIGITS)};Sampled=0`;
-};
 
 /** The client context as JSON text. */
 const contextOf = (encoded: string | undefined): string | null => {
@@ -73,7 +63,7 @@ export const callOf = (
   request: ApiRequest,
 ): InvokeCall => {
   const { functionName, qualifier } = parseReference(services.config, input.FunctionName ?? "", input.Qualifier);
-  const traceId = traceOf(request);
+  const traceId = traceHeader(request.span, request.headers);
   request.answerHeaders["x-amzn-trace-id"] = traceId;
   return {
     functionName,
@@ -83,6 +73,7 @@ export const callOf = (
     payload: eventOf(input.Payload, "RequestResponse", limits.PAYLOAD_BYTES_MAX),
     clientContext: contextOf(input.ClientContext),
     traceId,
+    trace: request.span.context,
   };
 };
 
@@ -90,17 +81,21 @@ const accept = async (services: ApiServices, call: InvokeCall): Promise<void> =>
   const { functionName, qualifier, requestId, payload, traceId } = call;
   eventOf(payload, "Event", limits.PAYLOAD_ASYNC_BYTES_MAX);
   await findTarget(services, functionName, qualifier);
-  await services.queue.enqueue({
-    eventId: requestId,
-    accountId: services.config.accountId,
-    functionName,
-    qualifier: qualifier ?? LATEST,
-    payload,
-    acceptedAtMs: services.clock.now(),
-    attempts: 0,
-    throttles: 0,
-    traceId,
-  });
+  const attributes = queueAttributes("send", functionName, requestId);
+  const sending = services.tracer.start(`send ${functionName}`, call.trace, { kind: "producer", attributes });
+  await traced(sending, (span) =>
+    services.queue.enqueue({
+      eventId: requestId,
+      accountId: services.config.accountId,
+      functionName,
+      qualifier: qualifier ?? LATEST,
+      payload,
+      acceptedAtMs: services.clock.now(),
+      attempts: 0,
+      throttles: 0,
+      traceId: span.context === null ? traceId : formatAmznTrace(span.context),
+    }),
+  );
 };
 
 export const Invoke = async (
