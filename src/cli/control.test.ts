@@ -20,6 +20,7 @@ const slot: SlotInfo = {
   since: 2,
   invocations: 3,
   memoryBytes: 4,
+  cpuTimeUs: 5,
   cpu: 0,
 };
 const worker = {

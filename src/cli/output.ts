@@ -39,6 +39,21 @@ export const createOutput = (json: boolean): Output => {
 // eslint-disable-next-line no-control-regex
 const width = (text: string): number => text.replaceAll(/\u001b\[[0-9;]*m/g, "").length;
 
+/** As much of a line as fits into so many columns; what colours it is kept whole. */
+export const cut = (text: string, columns: number): string => {
+  if (width(text) <= columns) return text;
+  let [room, result] = [columns, ""];
+  // eslint-disable-next-line no-control-regex
+  for (const part of text.split(/(\u001b\[[0-9;]*m)/)) {
+    if (part.startsWith("\u001b")) result += part;
+    else {
+      result += part.slice(0, room);
+      room = Math.max(0, room - part.length);
+    }
+  }
+  return result;
+};
+
 /** Columns side by side, two spaces apart; columns named in `right` (by index) are set flush right. */
 export const table = (rows: readonly (readonly string[])[], right: readonly number[] = []): string => {
   const widths: number[] = [];

@@ -169,6 +169,9 @@ export const PLACEMENT_CANDIDATES = 24;
 /** Hearth's own: Placement remembers the demand of each group for so many spans of so long. */
 export const DEMAND_SPANS = 32;
 export const DEMAND_SPAN_MS = 10_000;
+/** Hearth's own: slots are measured no more often than this, however many ask, and so many in one go. */
+export const SLOTS_MEASURE_MS = 900;
+export const SLOTS_MEASURED_AT_ONCE = 32;
 /** Hearth's own: a host's load is measured over at least this long. */
 export const HOST_LOAD_MS_MIN = 500;
 /** Hearth's own: how often code that nobody uses is looked for. */

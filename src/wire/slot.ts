@@ -19,6 +19,8 @@ export interface SlotInfo {
   readonly invocations: number;
   /** Host memory in bytes, as last measured; 0 before the first measurement. */
   readonly memoryBytes: number;
+  /** CPU time in µs that its microVM has used on the host, as last measured; 0 before the first measurement. */
+  readonly cpuTimeUs: number;
   readonly cpu: number;
 }
 

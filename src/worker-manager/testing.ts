@@ -56,6 +56,7 @@ export class ListedWorker implements WorkerSlotApi {
       since: 0,
       invocations: 0,
       memoryBytes: 0,
+      cpuTimeUs: 5,
       cpu: 0,
     };
     this.slots.set(slotId, info);

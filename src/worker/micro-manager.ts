@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { availableParallelism, freemem, totalmem } from "node:os";
 import { readFile } from "node:fs/promises";
+import { setImmediate as turn } from "node:timers/promises";
 import { serviceFailure, slotGone } from "../wire/errors.ts";
 import { functionGroup } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
@@ -12,6 +13,8 @@ import {
   RESPONSE_STREAM_BYTES_MAX,
   SLOT_AGE_MS_MAX,
   SLOT_SWEEP_MS,
+  SLOTS_MEASURE_MS,
+  SLOTS_MEASURED_AT_ONCE,
   WORKER_MEMORY_RESERVE_BYTES,
 } from "../wire/limits.ts";
 import type { WorkerReading } from "../telemetry/metrics.ts";
@@ -58,6 +61,8 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   readonly #finishing: Set<Promise<void>> = new Set();
   readonly #sweep: NodeJS.Timeout;
   #draining = false;
+  #measuredAtMs = Number.NEGATIVE_INFINITY;
+  #measuring: Promise<void> = Promise.resolve();
 
   constructor(options: MicroManagerOptions) {
     this.#options = options;
@@ -118,9 +123,14 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     return Promise.resolve([...this.#slots.values()].map((slot) => slot.info));
   }
 
-  /** Slots with their memory measured now: for `hearth top`. */
+  /** Slots with what they take of the host, measured within the last SLOTS_MEASURE_MS. */
   async measureSlots(): Promise<readonly SlotInfo[]> {
-    await Promise.all([...this.#slots.values()].map((slot) => slot.measure()));
+    const nowMs = performance.now();
+    if (nowMs - this.#measuredAtMs > SLOTS_MEASURE_MS) {
+      this.#measuredAtMs = nowMs;
+      this.#measuring = this.#measureAll();
+    }
+    await this.#measuring;
     return this.listSlots();
   }
 
@@ -165,6 +175,15 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     await Promise.all([...this.#slots.values()].map((slot) => slot.end("drain")));
     await this.#pool[Symbol.asyncDispose]();
     await Promise.all(this.#finishing);
+  }
+
+  /** A few at a time: each is a read of the kernel's that nothing else can happen during. */
+  async #measureAll(): Promise<void> {
+    const slots = [...this.#slots.values()];
+    while (slots.length > 0) {
+      await Promise.all(slots.splice(0, SLOTS_MEASURED_AT_ONCE).map((slot) => slot.measure()));
+      await turn();
+    }
   }
 
   #leased(lease: SlotLease): Slot {

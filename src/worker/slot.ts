@@ -112,6 +112,7 @@ export class Slot {
   #invocations = 0;
   #initDurationMs: number | null = null;
   #memoryBytes = 0;
+  #cpuTimeUs = 0;
   /** Why it could not start, when that is not the slot's own fault. */
   #failure: ServiceError | null = null;
   #initBackstop: NodeJS.Timeout | undefined;
@@ -142,6 +143,7 @@ export class Slot {
       since: this.#state.sinceMs,
       invocations: this.#invocations,
       memoryBytes: this.#memoryBytes,
+      cpuTimeUs: this.#cpuTimeUs,
       cpu: this.#booted?.vm.cpu ?? -1,
     };
   }
@@ -284,10 +286,13 @@ export class Slot {
     this.#booted?.link.resume();
   }
 
-  /** Measures what the microVM takes on the host. */
+  /** Measures what the microVM takes on the host, and has taken of its CPUs. */
   async measure(): Promise<void> {
     if (this.#booted === null || this.#state.state === "Dead") return;
-    this.#memoryBytes = (await this.#booted.vm.stats().catch(() => null))?.memoryBytes ?? this.#memoryBytes;
+    const stats = await this.#booted.vm.stats().catch(() => null);
+    if (stats === null) return;
+    this.#memoryBytes = stats.memoryBytes;
+    this.#cpuTimeUs = stats.cpuTimeUs;
   }
 
   /** Ends the slot; the first reason wins. Resolves, never rejects, when everything it held is released. */

@@ -210,7 +210,8 @@ export const run = async (
   let stderr = "";
   child.stdout.setEncoding("utf8").on("data", (text: string) => (stdout += text));
   child.stderr.setEncoding("utf8").on("data", (text: string) => (stderr += text));
-  child.stdin.end(options.input ?? "");
+  // A program that is through before it has read its input is no error of this one.
+  child.stdin.on("error", () => {}).end(options.input ?? "");
   const [code] = (await once(child, "close")) as [number | null];
   return { code, stdout, stderr };
 };

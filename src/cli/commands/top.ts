@@ -1,73 +1,91 @@
 import type { Command } from "commander";
 import { setTimeout as sleep } from "node:timers/promises";
-import type { SlotInfo } from "../../wire/slot.ts";
-import { getSlots, getStats } from "../control.ts";
-import type { ControlStats } from "../control.ts";
-import { age, bytes, table } from "../output.ts";
+import { getControl, getSlots, getStats } from "../control.ts";
 import type { Output } from "../output.ts";
 import { command, dataDirOption, outputOf } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
+import { Screen } from "../screen.ts";
 import { dataDirectory } from "../settings.ts";
+import { figuresBetween, readingOf } from "../top-figures.ts";
+import type { Reading } from "../top-figures.ts";
+import { drawTop, SORTS } from "../top-screen.ts";
+import type { Sort } from "../top-screen.ts";
 
 interface TopOptions extends CommonOptions {
   readonly dataDir?: string;
   readonly once?: boolean;
 }
 
-const REFRESH_MS = 1000;
-const CLEAR = "\u001b[H\u001b[2J";
+const REFRESH_MS = 1_000;
+/** What "lately" means in the live view. */
+const WINDOW_MS = 10_000;
+const QUIT_KEYS: ReadonlySet<string> = new Set(["q", "Q", "\u0003", "\u001b"]);
 
-/** `hearth top`: the slots, live. Once only when piped or with --json. */
+/** `hearth top`: figures and slots, live. Once only when piped or with --json. */
 export const topCommand = (): Command =>
-  command("top", "Show the slots of a running Hearth, live", ["hearth top", "hearth top --once", "hearth top --json"])
-    .option("--once", "show them once and end")
+  command("top", "Show what a running Hearth does, live: rates, durations, slots", [
+    "hearth top",
+    "hearth top --once",
+    "hearth top --json",
+  ])
+    .option("--once", "show it once and end")
     .addOption(dataDirOption())
     .action(run);
 
 const run = async (options: TopOptions): Promise<void> => {
   const output = outputOf(options);
   const dataDir = dataDirectory(options.dataDir, process.env);
-  const once = output.json || !output.terminal || options.once === true;
-  for (;;) {
-    const [slots, stats] = await Promise.all([getSlots(dataDir), getStats(dataDir)]);
-    output.data({ stats, slots });
-    const screen = draw(output, slots, stats, once ? Number.POSITIVE_INFINITY : process.stdout.rows - 5);
-    output.line(once ? screen : CLEAR + screen);
-    if (once) return;
-    await sleep(REFRESH_MS);
-  }
+  const first = await read(dataDir);
+  if (output.json || !output.terminal || options.once === true) return printOnce(output, first);
+  await watch(output, dataDir, first);
 };
 
-const ORDER: Readonly<Record<SlotInfo["state"], number>> = { Busy: 0, Init: 1, Idle: 2, Dead: 3 };
+const read = async (dataDir: string): Promise<Reading> => {
+  const [slots, stats, metrics] = await Promise.all([
+    getSlots(dataDir),
+    getStats(dataDir),
+    getControl(dataDir, "/metrics"),
+  ]);
+  return readingOf(stats, slots, metrics);
+};
 
-const draw = (output: Output, slots: readonly SlotInfo[], stats: ControlStats, rows: number): string => {
-  const { bold, dim, green, yellow, gray } = output.colours;
-  const nowMs = Date.now();
-  const { worker } = stats;
-  const head =
-    `${bold("Hearth")} at ${stats.endpoint}, up ${age(nowMs - stats.startedAtMs)}, ${stats.hypervisor.name}\n` +
-    `${worker.slots} of ${worker.slotsMax} slots, ${worker.busy} busy; ` +
-    `host memory ${bytes(worker.memoryBytesAvailable)} free of ${bytes(worker.memoryBytesTotal)}` +
-    `${worker.draining ? yellow("; draining") : ""}\n`;
-  const colour = { Busy: green, Init: yellow, Idle: String, Dead: gray };
-  const sorted = [...slots].sort(
-    (a, b) => ORDER[a.state] - ORDER[b.state] || a.functionArn.localeCompare(b.functionArn),
-  );
-  const lines = sorted
-    .slice(0, rows)
-    .map((slot) => [
-      slot.slotId.slice(0, 13),
-      slot.functionArn.split(":").at(-1) ?? "",
-      slot.version,
-      colour[slot.state](slot.state),
-      age(nowMs - slot.since),
-      age(nowMs - slot.createdAtMs),
-      String(slot.invocations),
-      slot.memoryBytes === 0 ? "-" : bytes(slot.memoryBytes),
-      `${slot.memoryMb} MB`,
-      String(slot.cpu),
-    ]);
-  const heads = ["SLOT", "FUNCTION", "VERSION", "STATE", "FOR", "AGE", "CALLS", "MEMORY", "LIMIT", "CPU"];
-  const more = sorted.length > rows ? `\n${dim(`and ${sorted.length - rows} more`)}` : "";
-  return `${head}\n${table([heads.map((each) => dim(each)), ...lines], [4, 5, 6, 7, 8, 9])}${more}`;
+const printOnce = (output: Output, reading: Reading): void => {
+  const figures = figuresBetween(null, reading);
+  const { stats, slots } = reading;
+  output.data({ stats, slots, figures: { ...figures, slotCpus: Object.fromEntries(figures.slotCpus) } });
+  const size = { rows: Number.POSITIVE_INFINITY, columns: Number.POSITIVE_INFINITY };
+  output.line(drawTop({ reading, figures, sort: "state", live: false, ...size }, output.colours).join("\n"));
+};
+
+/** Until a key or a signal ends it, or there is no Hearth any more. */
+const watch = async (output: Output, dataDir: string, first: Reading): Promise<void> => {
+  const readings = [first];
+  let sort: Sort = "state";
+  const quit = new AbortController();
+  const draw = (): void => {
+    const latest = readings.at(-1) ?? first;
+    const figures = figuresBetween(readings.length > 1 ? (readings[0] ?? null) : null, latest);
+    const { rows, columns } = screen;
+    const live = readings.length > 1;
+    screen.show(drawTop({ reading: latest, figures, sort, live, rows, columns }, output.colours));
+  };
+  using screen = new Screen({
+    key: (key) => {
+      if (QUIT_KEYS.has(key)) return quit.abort();
+      const chosen = Object.entries(SORTS).find(([each]) => each === key);
+      if (chosen === undefined) return;
+      sort = chosen[1];
+      draw();
+    },
+    resize: draw,
+  });
+  while (!quit.signal.aborted) {
+    draw();
+    // Aborted is how it ends.
+    await sleep(REFRESH_MS, undefined, { signal: quit.signal }).catch(() => {});
+    if (quit.signal.aborted) return;
+    const next = await read(dataDir);
+    readings.push(next);
+    while (readings.length > 2 && next.atMs - (readings[0]?.atMs ?? 0) > WINDOW_MS) readings.shift();
+  }
 };
