@@ -7,6 +7,7 @@ import { readFile } from "node:fs/promises";
 import { after, describe, test } from "node:test";
 import { InvokeCommand } from "@aws-sdk/client-lambda";
 import { deploy } from "../../src/cli/deploy.ts";
+import type { Deployment } from "../../src/cli/deploy.ts";
 import { PAYLOAD_BYTES_MAX } from "../../src/wire/limits.ts";
 import { buildRuntime } from "../shim/guest.ts";
 import { temporaryFile, zipOf } from "./functions.ts";
@@ -74,41 +75,60 @@ const TOO_LARGE = {
   errorMessage: `Response payload size exceeded maximum allowed payload size (${PAYLOAD_BYTES_MAX} bytes).`,
 };
 
-/** One thing that a function does, and what must come of it. `next`: what its next invocation is to find. */
+/** One thing that a function does, and what must come of it. */
 interface Case {
   readonly event: unknown;
+  readonly isTimeout: boolean;
   readonly check: (answer: Answer) => void;
 }
+const other = (event: unknown, check: (answer: Answer) => void, isTimeout = false): Case => ({
+  event,
+  isTimeout,
+  check,
+});
 const platform = (event: unknown, [type, message]: readonly [string, string]): Case => ({
   event,
+  isTimeout: type === TIMED_OUT[0],
   check: (answer) => assertPlatform(answer, type, message),
 });
 const reported = (event: unknown, members: Readonly<Record<string, unknown>>): Case => ({
   event,
+  isTimeout: false,
   check: (answer) => assertReported(answer, members),
 });
-const value = (event: unknown, expected: unknown): Case => ({
-  event,
-  check: (answer) => assertValue(answer, expected),
-});
+const value = (event: unknown, expected: unknown): Case => other(event, (answer) => assertValue(answer, expected));
 
-/** Runs the cases one after the other in one function; after each of them it must serve as if nothing had been. */
-const runAll = async (
-  cases: readonly Case[],
-  name: string,
-  good: { readonly event: unknown; readonly text: string },
-): Promise<void> => {
-  for (const { event, check } of cases) {
+interface Bad extends Omit<Deployment, "name" | "timeoutS"> {
+  readonly name: string;
+  /** An event that it answers as it should, and the answer. */
+  readonly good: { readonly event: unknown; readonly text: string };
+  readonly cases: readonly Case[];
+}
+
+/**
+ * Runs the cases one after the other in one function; after each of them it must serve as if nothing had been. What is to
+ * run into the timeout has a function of its own, so that nothing else does on a machine that is busy.
+ */
+const runAll = async ({ name, good, cases, ...settings }: Bad): Promise<void> => {
+  const hurried = `${name}-hurried`;
+  await deploy(client, { ...settings, name, timeoutS: 60 });
+  await deploy(client, { ...settings, name: hurried, timeoutS: 2 });
+  await Promise.all([invoke(name, good.event), invoke(hurried, good.event)]);
+  for (const { event, check, isTimeout } of cases) {
     const what = JSON.stringify(event);
-    const answer = await invoke(name, event);
+    const bad = isTimeout ? hurried : name;
+    const answer = await invoke(bad, event);
     try {
       check(answer);
     } catch (error) {
-      throw new Error(`${name}, ${what}: ${answer.text.slice(0, 300)}\n${answer.log.slice(-600)}`, { cause: error });
+      throw new Error(`${bad}, ${what}: ${answer.text.slice(0, 300)}\n${answer.log.slice(-600)}`, { cause: error });
     }
-    const next = await invoke(name, good.event);
-    assert.deepEqual([next.error, next.text], [undefined, good.text], `${name}, after ${what}`);
-    assert.doesNotMatch(next.log, /INIT_START/, `${name}, after ${what}: it is another microVM`);
+    let next = await invoke(bad, good.event);
+    // Two seconds may be too little for a new start while other tests run.
+    const triesMax = isTimeout ? 5 : 0;
+    for (let n = 0; n < triesMax && next.text.includes(TIMED_OUT[0]); n += 1) next = await invoke(bad, good.event);
+    assert.deepEqual([next.error, next.text], [undefined, good.text], `${bad}, after ${what}`);
+    assert.doesNotMatch(next.log, /INIT_START/, `${bad}, after ${what}: it is another microVM`);
   }
 };
 
@@ -147,25 +167,19 @@ const NODE_CASES: readonly Case[] = [
   platform(op("signal", { name: "SIGSEGV" }), exited("with error: signal: segmentation fault")),
   platform(op("loop"), TIMED_OUT),
   platform(op("allocate"), OUT_OF_MEMORY),
-  {
-    event: op("answerTwice"),
-    check: (answer) => {
-      assertValue(answer, "first");
-      assert.match(answer.log, /INFO\tstatuses 202 403/);
-    },
-  },
+  other(op("answerTwice"), (answer) => {
+    assertValue(answer, "first");
+    assert.match(answer.log, /INFO\tstatuses 202 403/);
+  }),
   value(op("answerOther"), 400),
   platform(op("answerHalf"), ["Runtime.TruncatedResponse", "Response body ended before it was complete"]),
   value(op("connections", { count: 900 }), 63),
   value(op("garbage"), [...Array<string>(4).fill("HTTP/1.1 400 Bad Request"), ""]),
-  {
-    event: op("headersForEver"),
-    check: (answer) => {
-      const { status, sent } = JSON.parse(answer.text) as { status: string; sent: number };
-      assert.equal(status, "HTTP/1.1 431 Request Header Fields Too Large");
-      assert.ok(sent < 10e6, `${sent} bytes`);
-    },
-  },
+  other(op("headersForEver"), (answer) => {
+    const { status, sent } = JSON.parse(answer.text) as { status: string; sent: number };
+    assert.equal(status, "HTTP/1.1 431 Request Header Fields Too Large");
+    assert.ok(sent < 10e6, `${sent} bytes`);
+  }),
   value(op("signals"), ["EPERM", "EPERM", "EPERM"]),
   value(op("machine"), {
     console: "EACCES",
@@ -177,23 +191,17 @@ const NODE_CASES: readonly Case[] = [
     oomScore: "EACCES",
     cgroup: "ENOENT",
   }),
-  {
-    event: op("shell", { script: "date -s 2001-01-01; ulimit -Hn 100000; : > /dev/mem; kill -9 1" }),
-    check: (answer) => {
-      const { output, year } = JSON.parse(answer.text) as { output: string; year: number };
-      assert.match(output, /date: cannot set date: Operation not permitted/);
-      assert.match(output, /ulimit: open files: cannot modify limit: Operation not permitted/);
-      assert.equal(year, new Date().getFullYear());
-    },
-  },
-  {
-    event: op("descriptors"),
-    check: (answer) => {
-      const { error, count } = JSON.parse(answer.text) as { error: string; count: number };
-      assert.equal(error, "EMFILE");
-      assert.ok(count > 900 && count < 1024, `${count} files`);
-    },
-  },
+  other(op("shell", { script: "date -s 2001-01-01; ulimit -Hn 100000; : > /dev/mem; kill -9 1" }), (answer) => {
+    const { output, year } = JSON.parse(answer.text) as { output: string; year: number };
+    assert.match(output, /date: cannot set date: Operation not permitted/);
+    assert.match(output, /ulimit: open files: cannot modify limit: Operation not permitted/);
+    assert.equal(year, new Date().getFullYear());
+  }),
+  other(op("descriptors"), (answer) => {
+    const { error, count } = JSON.parse(answer.text) as { error: string; count: number };
+    assert.equal(error, "EMFILE");
+    assert.ok(count > 900 && count < 1024, `${count} files`);
+  }),
 ];
 
 const PYTHON_CASES: readonly Case[] = [
@@ -235,39 +243,35 @@ const NATIVE_CASES: readonly Case[] = [
   platform(`memory ${String(40 << 20)} 8`, OUT_OF_MEMORY),
   reported("error What ever", { errorMessage: "bad" }),
   platform("cut", ["Runtime.TruncatedResponse", "Response body ended before it was complete"]),
-  { event: "connections 1000", check: (answer) => assert.equal(answer.text, "63") },
-  { event: "answered-exit", check: (answer) => assert.deepEqual([answer.error, answer.text], [undefined, "bye"]) },
-  { event: "answered-sleep", check: (answer) => assert.deepEqual([answer.error, answer.text], [undefined, "bye"]) },
-  {
-    event: "flood 1",
-    check: (answer) => {
+  other("connections 1000", (answer) => assert.equal(answer.text, "63")),
+  other("answered-exit", (answer) => assert.deepEqual([answer.error, answer.text], [undefined, "bye"])),
+  other("answered-sleep", (answer) => assert.deepEqual([answer.error, answer.text], [undefined, "bye"]), true),
+  other(
+    "flood 1",
+    (answer) => {
       assertPlatform(answer, ...TIMED_OUT);
       assert.ok(answer.log.length <= 4096);
     },
-  },
+    true,
+  ),
 ];
 
 await describe("whatever a function does, its caller is told, and it serves on", { concurrency: true }, () => {
   test("in Node", async () => {
     const zip = await zipOf({ "index.mjs": await sourceOf("misbehaves.mjs") });
-    const handler = { zip, runtime: "nodejs24.x", handler: "index.handler", memoryMb: 256, timeoutS: 2 };
-    await deploy(client, { ...handler, name: "node" });
-    await invoke("node", op("ok"));
-    await runAll(NODE_CASES, "node", { event: op("ok"), text: '"fine"' });
+    const settings = { zip, runtime: "nodejs24.x", handler: "index.handler", memoryMb: 256 };
+    await runAll({ ...settings, name: "node", good: { event: op("ok"), text: '"fine"' }, cases: NODE_CASES });
   });
 
   test("in Python", async () => {
     const zip = await zipOf({ "index.py": await sourceOf("misbehaves.py") });
-    const handler = { zip, runtime: "python3.11", handler: "index.handler", memoryMb: 256, timeoutS: 2 };
-    await deploy(client, { ...handler, name: "python" });
-    await invoke("python", op("ok"));
-    await runAll(PYTHON_CASES, "python", { event: op("ok"), text: '"fine"' });
+    const settings = { zip, runtime: "python3.11", handler: "index.handler", memoryMb: 256 };
+    await runAll({ ...settings, name: "python", good: { event: op("ok"), text: '"fine"' }, cases: PYTHON_CASES });
   });
 
   test("in a program of its own", async () => {
     const zip = await zipOf({ bootstrap: await temporaryFile(buildRuntime) });
-    await deploy(client, { name: "native", zip, runtime: "provided.al2023", handler: "x", timeoutS: 2 });
-    await invoke("native", "echo on");
-    await runAll(NATIVE_CASES, "native", { event: "echo on", text: "on" });
+    const settings = { zip, runtime: "provided.al2023", handler: "x" };
+    await runAll({ ...settings, name: "native", good: { event: "echo on", text: "on" }, cases: NATIVE_CASES });
   });
 });
