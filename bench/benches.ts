@@ -1,4 +1,6 @@
 import { placement, reserve } from "./control-plane.ts";
+import { densityOf128, densityOf512 } from "./density.ts";
+import type { DensityBench } from "./density.ts";
 import type { BootBench } from "./microvm.ts";
 import { bootMany, bootSerial, idleMemory } from "./microvm.ts";
 import { qemu } from "./qemu.ts";
@@ -14,6 +16,7 @@ export type Result = Readonly<Record<string, number | string | readonly number[]
 export type Bench = { readonly name: string; readonly about: string } & (
   | { readonly needs: "microvm"; readonly run: BootBench }
   | { readonly needs: "hearth"; readonly run: InvokeBench }
+  | { readonly needs: "crowd"; readonly run: DensityBench }
   | { readonly needs: "nothing"; readonly run: () => Promise<Result | null> }
 );
 
@@ -34,4 +37,16 @@ export const BENCHES: readonly Bench[] = [
   { name: "bare-node", about: "for comparison: a bare node process for every call", needs: "nothing", run: bareNode },
   { name: "qemu", about: "for comparison: QEMU microvm, emulated, start → init", needs: "nothing", run: qemu },
   { name: "gvisor", about: "for comparison: node in a gVisor sandbox for every call", needs: "nothing", run: gvisor },
+  {
+    name: "density-512",
+    about: "1,800 microVMs of 512 MB at once, beside a Hearth",
+    needs: "crowd",
+    run: densityOf512,
+  },
+  {
+    name: "density-128",
+    about: "3,000 microVMs of 128 MB at once, beside a Hearth",
+    needs: "crowd",
+    run: densityOf128,
+  },
 ];

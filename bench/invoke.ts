@@ -57,7 +57,8 @@ const nativeFunction = async (name: string, scratch: string): Promise<Deployment
   return { name, zip, runtime: "provided.al2023", handler: "bootstrap" };
 };
 
-const call = async (client: LambdaClient, name: string, payload: string | Buffer = "{}"): Promise<number> => {
+/** Calls a function; resolves to the length of its answer. Throws when it failed. */
+export const call = async (client: LambdaClient, name: string, payload: string | Buffer = "{}"): Promise<number> => {
   const Payload = Buffer.from(payload);
   const answer = await client.send(new InvokeCommand({ FunctionName: name, Payload }));
   if (answer.FunctionError !== undefined) {
@@ -111,6 +112,7 @@ export const reuseNever: InvokeBench = async ({ pooled, scratch }) => {
 };
 
 /** A warm function's name. */
+/** Deploys a Node function and warms it up; resolves to its name. */
 export const warm = async (client: LambdaClient): Promise<string> => {
   const name = "warm-node";
   await deploy(client, await nodeFunction(name));

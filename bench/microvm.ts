@@ -16,7 +16,7 @@ const IDLE_MICROVMS = 200;
 const SETTLE_MS = 2_000;
 
 let made = 0;
-const nextId = (): string => `bench-${process.pid}-${(made += 1)}`;
+export const nextId = (): string => `bench-${process.pid}-${(made += 1)}`;
 
 export const bootSerial: BootBench = async (boot) => {
   const timesMs: number[] = [];

@@ -39,6 +39,10 @@ export async function* runBenches(benches: readonly Bench[]): AsyncGenerator<Out
           parts ??= await invokeParts(owned, scratch);
           yield { bench, result: await bench.run(parts) };
           break;
+        case "crowd":
+          parts ??= await invokeParts(owned, scratch);
+          yield { bench, result: await bench.run(await mkdtemp(join(scratch, "crowd-")), parts.pooled) };
+          break;
         case "nothing":
           yield { bench, result: await bench.run() };
           break;
@@ -49,7 +53,8 @@ export async function* runBenches(benches: readonly Bench[]): AsyncGenerator<Out
   }
 }
 
-const bootOptions = async (scratch: string): Promise<BootOptions> => {
+/** What boots bare microVMs, with run directories below `scratch`. */
+export const bootOptions = async (scratch: string): Promise<BootOptions> => {
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const places = { drivesDir: join(scratch, "drives"), scratchDir: join(scratch, "disks") };
   const options = { ...places, sharedImagesDir: images.directory };

@@ -42,6 +42,8 @@ export const TARGETS: readonly Target[] = [
   atLeast("throughput", "perSecond", 500, 1_500),
   atMost("payload-6mb", "inP50Ms", 300, 80),
   atMost("payload-6mb", "outP50Ms", 300, 80),
+  atLeast("density-512", "up", 1_000, 1_800),
+  atLeast("density-128", "up", 3_000, 3_000),
   atLeast("reuse-never", "perSecond", 50, 100),
   atMost("reserve", "p999Ms", 10, 2),
   atMost("placement", "p999Ms", 2, 0.5),
