@@ -16,82 +16,66 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/socket.h>
 #include <unistd.h>
+
+#include "netlink.h"
 
 #ifndef TUNSETIFINDEX
 #define TUNSETIFINDEX _IOW('T', 218, unsigned int)
 #endif
 
-/* struct virtio_net_hdr_v1; NET_HEADER_BYTES in src/vmm/devices/net.ts. */
+/* struct virtio_net_hdr_v1; NET_HEADER_BYTES in src/vmm/devices/frame-header.ts. */
 #define VIRTIO_HEADER_BYTES 12
-/* The longest answer to one request: an error with the kernel's own words and a part of the request. */
-#define REPLY_BYTES_MAX 8192
-#define TEXT_BYTES_MAX 256
 
-/* --- work on a thread of the pool ---------------------------------------------------------------------------- */
-
-struct work {
-	napi_async_work handle;
-	napi_ref done;
-	int failed_errno;
-	int failed_at;		   /* a stage, or the number of a request, from 0 */
-	char text[TEXT_BYTES_MAX]; /* the kernel's own words, or empty */
-	/* makeSandboxNetwork */
-	char tap_name[IFNAMSIZ];
-	unsigned tap_index;
-	int tap, route, filter;
-	/* exchange */
-	int socket;
-	unsigned answers;
-	size_t request_bytes;
-	uint8_t request[];
-};
-
-static void work_queue(napi_env env, struct work *work, const char *label, napi_value done,
-		       napi_async_execute_callback execute, napi_async_complete_callback complete)
+static struct netlink_request to_request(napi_env env, napi_value messages, napi_value answers)
 {
-	napi_value name;
+	struct netlink_request request = { .answers = (unsigned)to_int(env, answers) };
 
-	NAPI_OK(napi_create_reference(env, done, 1, &work->done));
-	NAPI_OK(napi_create_string_utf8(env, label, NAPI_AUTO_LENGTH, &name));
-	NAPI_OK(napi_create_async_work(env, NULL, name, execute, complete, work, &work->handle));
-	NAPI_OK(napi_queue_async_work(env, work->handle));
+	request.messages = to_array(env, messages, &request.bytes);
+	return request;
 }
 
-static void work_answer(napi_env env, struct work *work, napi_value *result, size_t count)
+/* openNetlink(protocol): a socket in our own namespace, or -errno. */
+static napi_value open_netlink(napi_env env, napi_callback_info info)
 {
-	napi_value done, receiver, ignored;
+	napi_value argument[1];
 
-	NAPI_OK(napi_get_reference_value(env, work->done, &done));
-	NAPI_OK(napi_get_global(env, &receiver));
-	NAPI_OK(napi_delete_reference(env, work->done));
-	NAPI_OK(napi_delete_async_work(env, work->handle));
-	free(work);
-	NAPI_OK(napi_call_function(env, receiver, done, count, result, &ignored));
+	arguments(env, info, argument, 1);
+	return from_result(env, netlink_open(to_int(env, argument[0])));
+}
+
+/*
+ * askNetlink(socket, messages, answers, failedAt): 0 when all was done, or -errno, with the sequence number of the
+ * message that failed, or -1, in failedAt[0].
+ */
+static napi_value ask_netlink(napi_env env, napi_callback_info info)
+{
+	struct netlink_request request;
+	napi_value argument[4];
+	size_t length;
+
+	arguments(env, info, argument, 4);
+	request = to_request(env, argument[1], argument[2]);
+	return from_int(env, -netlink_ask(to_int(env, argument[0]), &request, to_array(env, argument[3], &length)));
 }
 
 /* --- a namespace with a tap ------------------------------------------------------------------------------------ */
 
-static int open_netlink(int protocol)
-{
-	struct sockaddr_nl self = { .nl_family = AF_NETLINK };
-	int one = 1, fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
+/* NETWORK_STAGES in src/vmm/native.ts. */
+enum stage { STAGE_NAMESPACE, STAGE_TAP, STAGE_RULES, STAGE_LINKS, STAGE_HOST };
 
-	if (fd < 0)
-		return -1;
-	/* Answers with the kernel's own words, and without the whole request. */
-	setsockopt(fd, SOL_NETLINK, NETLINK_EXT_ACK, &one, sizeof(one));
-	setsockopt(fd, SOL_NETLINK, NETLINK_CAP_ACK, &one, sizeof(one));
-	if (bind(fd, (struct sockaddr *)&self, sizeof(self)) < 0) {
-		int error = errno;
-
-		close(fd);
-		errno = error;
-		return -1;
-	}
-	return fd;
-}
+struct network {
+	char tap_name[IFNAMSIZ];
+	unsigned tap_index;
+	struct netlink_request rules, links, host_links;
+	int tap;
+	enum stage stage;
+	int failed_errno;
+	int failed_at;
+	napi_async_work work;
+	napi_ref done;
+	uint8_t messages[]; /* those of the three requests */
+};
 
 /* Frames have a virtio header before them; they come without checksums, and may go so, and as TCP still to be cut. */
 static int open_tap(const char *name, unsigned index)
@@ -119,207 +103,117 @@ static int open_tap(const char *name, unsigned index)
 	return fd;
 }
 
-/* On a thread of its own, which ends in the new namespace: none of the process's other threads is ever in it. */
-static void *make_network(void *data)
+/* The error number, 0 when all is made. The rules come first: there is no moment at which a link is up without them. */
+static int make_stages(struct network *network, int host)
 {
-	struct work *work = data;
+	int error;
 
-	work->failed_at = 0;
-	if (unshare(CLONE_NEWNET) < 0)
-		goto failed;
-	work->failed_at = 1;
-	work->tap = open_tap(work->tap_name, work->tap_index);
-	if (work->tap < 0)
-		goto failed;
-	work->failed_at = 2;
-	work->route = open_netlink(NETLINK_ROUTE);
-	work->filter = open_netlink(NETLINK_NETFILTER);
-	if (work->route >= 0 && work->filter >= 0)
-		return NULL;
-failed:
-	work->failed_errno = errno;
+	network->failed_at = -1;
+	network->stage = STAGE_NAMESPACE;
+	if (host < 0 || unshare(CLONE_NEWNET) < 0)
+		return errno;
+	network->stage = STAGE_TAP;
+	network->tap = open_tap(network->tap_name, network->tap_index);
+	if (network->tap < 0)
+		return errno;
+	network->stage = STAGE_RULES;
+	error = netlink_ask_once(NETLINK_NETFILTER, &network->rules, &network->failed_at);
+	if (error)
+		return error;
+	network->stage = STAGE_LINKS;
+	error = netlink_ask_once(NETLINK_ROUTE, &network->links, &network->failed_at);
+	if (error || network->host_links.bytes == 0)
+		return error;
+	network->stage = STAGE_HOST;
+	return netlink_ask(host, &network->host_links, &network->failed_at);
+}
+
+/* On a thread of its own, which ends in the new namespace: none of the process's other threads is ever in it. */
+static void *make_on_thread(void *data)
+{
+	struct network *network = data;
+	int host = netlink_open(NETLINK_ROUTE);
+
+	network->failed_errno = make_stages(network, host);
+	if (network->failed_errno && network->tap >= 0)
+		close(network->tap);
+	close(host);
 	return NULL;
 }
 
-static void make_network_execute(napi_env env, void *data)
+static void make_execute(napi_env env, void *data)
 {
-	struct work *work = data;
+	struct network *network = data;
 	pthread_t thread;
 	int error;
 
 	(void)env;
-	error = pthread_create(&thread, NULL, make_network, work);
+	error = pthread_create(&thread, NULL, make_on_thread, network);
 	if (error)
-		work->failed_errno = error;
+		network->failed_errno = error;
 	else
 		pthread_join(thread, NULL);
-	if (!work->failed_errno)
-		return;
-	if (work->tap >= 0)
-		close(work->tap);
-	if (work->route >= 0)
-		close(work->route);
-	if (work->filter >= 0)
-		close(work->filter);
 }
 
-static void make_network_complete(napi_env env, napi_status status, void *data)
+static void make_complete(napi_env env, napi_status status, void *data)
 {
-	struct work *work = data;
-	int error = work->failed_errno;
-	napi_value result[4];
+	struct network *network = data;
+	napi_value done, receiver, ignored, result[3];
 
 	(void)status;
-	result[0] = from_int(env, -error);
-	result[1] = from_int(env, error ? work->failed_at : work->tap);
-	result[2] = from_int(env, error ? -1 : work->route);
-	result[3] = from_int(env, error ? -1 : work->filter);
-	work_answer(env, work, result, 4);
+	result[0] = from_int(env, -network->failed_errno);
+	result[1] = from_int(env, network->failed_errno ? (int)network->stage : network->tap);
+	result[2] = from_int(env, network->failed_at);
+	NAPI_OK(napi_get_reference_value(env, network->done, &done));
+	NAPI_OK(napi_get_global(env, &receiver));
+	NAPI_OK(napi_delete_reference(env, network->done));
+	NAPI_OK(napi_delete_async_work(env, network->work));
+	free(network);
+	NAPI_OK(napi_call_function(env, receiver, done, 3, result, &ignored));
+}
+
+static uint8_t *keep_messages(struct netlink_request *request, uint8_t *room)
+{
+	memcpy(room, request->messages, request->bytes);
+	request->messages = room;
+	return room + request->bytes;
 }
 
 /*
- * makeNetwork(tap's name, its index, done): 0, or -errno. Makes a network namespace with a tap in it. Then done(0, tap,
- * route, filter): the tap, which does not block, and sockets of NETLINK_ROUTE and NETLINK_NETFILTER in there. Or
- * done(-errno, stage, -1, -1); see NETWORK_STAGES in src/vmm/native.ts.
+ * makeNetwork(tap's name, its index, rules, answers, links, answers, host's links, answers, done): 0, or -errno. Makes
+ * a network namespace with a tap in it, sends messages there to NETLINK_NETFILTER and to NETLINK_ROUTE, and (if any)
+ * to the latter in our own. Then done(0, tap, -1), the tap not blocking, or done(-errno, stage, sequence number of the
+ * message that failed or -1), with nothing left.
  */
-static napi_value make_network_begin(napi_env env, napi_callback_info info)
+static napi_value make_network(napi_env env, napi_callback_info info)
 {
-	struct work *work = calloc(1, sizeof(*work));
-	napi_value argument[3];
+	struct netlink_request requests[3];
+	napi_value argument[9], name;
+	struct network *network;
+	uint8_t *room;
 
-	if (!work)
+	arguments(env, info, argument, 9);
+	for (size_t i = 0; i < 3; i++)
+		requests[i] = to_request(env, argument[2 + 2 * i], argument[3 + 2 * i]);
+	network = calloc(1, sizeof(*network) + requests[0].bytes + requests[1].bytes + requests[2].bytes);
+	if (!network)
 		return from_int(env, -ENOMEM);
-	arguments(env, info, argument, 3);
-	if (!to_text(env, argument[0], work->tap_name, sizeof(work->tap_name))) {
-		free(work);
+	room = network->messages;
+	for (size_t i = 0; i < 3; i++)
+		room = keep_messages(&requests[i], room);
+	network->rules = requests[0];
+	network->links = requests[1];
+	network->host_links = requests[2];
+	network->tap = -1;
+	network->tap_index = (unsigned)to_int(env, argument[1]);
+	if (!to_text(env, argument[0], network->tap_name, sizeof(network->tap_name))) {
+		free(network);
 		return from_int(env, -ENAMETOOLONG);
 	}
-	work->tap_index = (unsigned)to_int(env, argument[1]);
-	work->tap = work->route = work->filter = -1;
-	work_queue(env, work, "hearth:network", argument[2], make_network_execute, make_network_complete);
-	return from_int(env, 0);
-}
-
-/* --- netlink --------------------------------------------------------------------------------------------------- */
-
-/* openNetlink(protocol): a socket in our own namespace, or -errno. */
-static napi_value open_netlink_here(napi_env env, napi_callback_info info)
-{
-	napi_value argument[1];
-
-	arguments(env, info, argument, 1);
-	return from_result(env, open_netlink(to_int(env, argument[0])));
-}
-
-/* The kernel's own words, an attribute behind the header of the request in question. */
-static void read_text(struct work *work, const struct nlmsghdr *message, const struct nlmsgerr *answer)
-{
-	const uint8_t *at = (const uint8_t *)answer + NLMSG_ALIGN(sizeof(*answer));
-	const uint8_t *end = (const uint8_t *)message + message->nlmsg_len;
-
-	if (!(message->nlmsg_flags & NLM_F_ACK_TLVS))
-		return;
-	if (!(message->nlmsg_flags & NLM_F_CAPPED))
-		at += NLMSG_ALIGN(answer->msg.nlmsg_len) - sizeof(answer->msg);
-	while (at + sizeof(struct nlattr) <= end) {
-		const struct nlattr *attribute = (const struct nlattr *)at;
-
-		if (attribute->nla_len < sizeof(*attribute) || at + attribute->nla_len > end)
-			return;
-		if ((attribute->nla_type & NLA_TYPE_MASK) == NLMSGERR_ATTR_MSG) {
-			size_t length = attribute->nla_len - sizeof(*attribute);
-
-			if (length >= sizeof(work->text))
-				length = sizeof(work->text) - 1;
-			memcpy(work->text, at + sizeof(*attribute), length);
-		}
-		at += NLA_ALIGN(attribute->nla_len);
-	}
-}
-
-/* Reads answers. An error may come before the last answer or instead of it; the first one counts. */
-static int read_answers(struct work *work)
-{
-	uint8_t reply[REPLY_BYTES_MAX] __attribute__((aligned(NLMSG_ALIGNTO)));
-
-	for (unsigned left = work->answers; left > 0;) {
-		/* The kernel answers while it is being asked: whatever will come is there already. */
-		ssize_t length = recv(work->socket, reply, sizeof(reply), MSG_DONTWAIT);
-
-		if (length < 0)
-			return work->failed_errno ? 0 : (errno == EAGAIN ? EPROTO : errno);
-		for (struct nlmsghdr *message = (struct nlmsghdr *)reply; NLMSG_OK(message, length);
-		     message = NLMSG_NEXT(message, length)) {
-			const struct nlmsgerr *answer = NLMSG_DATA(message);
-
-			if (message->nlmsg_type != NLMSG_ERROR || left == 0)
-				continue;
-			left--;
-			if (answer->error == 0 || work->failed_errno)
-				continue;
-			work->failed_errno = -answer->error;
-			work->failed_at = (int)answer->msg.nlmsg_seq;
-			read_text(work, message, answer);
-		}
-	}
-	return 0;
-}
-
-static void exchange_execute(napi_env env, void *data)
-{
-	struct work *work = data;
-	struct sockaddr_nl kernel = { .nl_family = AF_NETLINK };
-	uint8_t ignored[64];
-	int error = 0;
-
-	(void)env;
-	/* What an exchange that failed may have left. */
-	while (recv(work->socket, ignored, sizeof(ignored), MSG_DONTWAIT | MSG_TRUNC) > 0)
-		continue;
-	if (sendto(work->socket, work->request, work->request_bytes, 0, (struct sockaddr *)&kernel, sizeof(kernel)) < 0)
-		error = errno;
-	else
-		error = read_answers(work);
-	if (error) {
-		work->failed_errno = error;
-		work->failed_at = -1;
-	}
-}
-
-static void exchange_complete(napi_env env, napi_status status, void *data)
-{
-	struct work *work = data;
-	napi_value result[3];
-
-	(void)status;
-	result[0] = from_int(env, -work->failed_errno);
-	result[1] = from_int(env, work->failed_at);
-	NAPI_OK(napi_create_string_utf8(env, work->text, NAPI_AUTO_LENGTH, &result[2]));
-	work_answer(env, work, result, 3);
-}
-
-/*
- * exchange(socket, request, answers, done): 0, or -errno. Sends netlink messages and takes as many acknowledgements.
- * Then done(0, …) or done(-errno, sequence number of the message that failed or -1, the kernel's words or ""). The
- * socket must stay open until then, and takes one exchange at a time.
- */
-static napi_value exchange(napi_env env, napi_callback_info info)
-{
-	napi_value argument[4];
-	struct work *work;
-	size_t length = 0;
-	void *bytes;
-
-	arguments(env, info, argument, 4);
-	bytes = to_array(env, argument[1], &length);
-	work = calloc(1, sizeof(*work) + length);
-	if (!work)
-		return from_int(env, -ENOMEM);
-	memcpy(work->request, bytes, length);
-	work->request_bytes = length;
-	work->socket = to_int(env, argument[0]);
-	work->answers = (unsigned)to_int(env, argument[2]);
-	work_queue(env, work, "hearth:netlink", argument[3], exchange_execute, exchange_complete);
+	NAPI_OK(napi_create_reference(env, argument[8], 1, &network->done));
+	NAPI_OK(napi_create_string_utf8(env, "hearth:network", NAPI_AUTO_LENGTH, &name));
+	NAPI_OK(napi_create_async_work(env, NULL, name, make_execute, make_complete, network, &network->work));
+	NAPI_OK(napi_queue_async_work(env, network->work));
 	return from_int(env, 0);
 }
 
@@ -375,9 +269,9 @@ static napi_value write_frames(napi_env env, napi_callback_info info)
 
 void network_register(napi_env env, napi_value exports)
 {
-	export_function(env, exports, "makeNetwork", make_network_begin);
-	export_function(env, exports, "openNetlink", open_netlink_here);
-	export_function(env, exports, "exchange", exchange);
+	export_function(env, exports, "openNetlink", open_netlink);
+	export_function(env, exports, "askNetlink", ask_netlink);
+	export_function(env, exports, "makeNetwork", make_network);
 	export_function(env, exports, "readFrames", read_frames);
 	export_function(env, exports, "writeFrames", write_frames);
 }

@@ -38,17 +38,18 @@ interface Binding {
   socketPair(ends: Int32Array): number;
   receive(fd: number, bytes: Uint8Array, descriptors: Int32Array): number;
   sendDatagram(fd: number, directory: number, path: string, bytes: Uint8Array): number;
+  openNetlink(protocol: number): number;
+  askNetlink(socket: number, messages: Uint8Array, answers: number, failedAt: Int32Array): number;
   makeNetwork(
     tapName: string,
     tapIndex: number,
-    done: (error: number, tapOrStage: number, route: number, filter: number) => void,
-  ): number;
-  openNetlink(protocol: number): number;
-  exchange(
-    socket: number,
-    request: Uint8Array,
-    answers: number,
-    done: (error: number, sequence: number, text: string) => void,
+    rules: Uint8Array,
+    rulesAnswers: number,
+    links: Uint8Array,
+    linksAnswers: number,
+    hostLinks: Uint8Array,
+    hostLinksAnswers: number,
+    done: (error: number, tapOrStage: number, failedAt: number) => void,
   ): number;
   readFrames(tap: number, bytes: Uint8Array, lengths: Int32Array, count: number): number;
   writeFrames(tap: number, bytes: Uint8Array, lengths: Int32Array, count: number): number;
@@ -189,48 +190,74 @@ export const spawnProcess = (options: ProcessOptions): Promise<{ readonly pid: n
     if (queued < 0) fail(0, queued);
   });
 
-/** Linux's NETLINK_ROUTE and NETLINK_NETFILTER. */
-export const NETLINK_ROUTE = 0;
+/** Linux's NETLINK_NETFILTER. */
 export const NETLINK_NETFILTER = 12;
 
-/** A network namespace without a name, by what is open in it. The tap's descriptor keeps it; the sockets would too. */
-export interface NetworkDescriptors {
-  readonly tap: number;
-  /** Sockets of NETLINK_ROUTE and NETLINK_NETFILTER in there. */
-  readonly route: number;
-  readonly filter: number;
+/** Netlink messages as they are sent, numbered from 0 in their headers. */
+export interface NetlinkRequest {
+  readonly messages: Uint8Array;
+  /** How many of them ask for an acknowledgement. */
+  readonly answers: number;
 }
-
-const NETWORK_STAGES = ["make a network namespace", "make a tap (/dev/net/tun)", "open netlink"];
-
-/** Makes a network namespace with a tap of this name and index (which must be free: 1 is the loopback). The caller owns the descriptors. */
-export const makeNetwork = (tapName: string, tapIndex: number): Promise<NetworkDescriptors> =>
-  new Promise((resolve, reject) => {
-    const queued = native().makeNetwork(tapName, tapIndex, (error, tapOrStage, route, filter) => {
-      if (error < 0) reject(new NativeError(`Cannot ${NETWORK_STAGES[tapOrStage] ?? "make a network"}`, error));
-      else resolve({ tap: tapOrStage, route, filter });
-    });
-    if (queued < 0) reject(new NativeError("Cannot make a network", queued));
-  });
 
 /** A refused netlink request. */
 export class NetlinkError extends NativeError {
   override readonly name = "NetlinkError";
-  /** Sequence number of the message that was refused, -1 when it was none in particular. */
-  readonly sequence: number;
+  /** Number of the message that was refused, -1 when it was none in particular. */
+  readonly failedAt: number;
 
-  constructor(result: number, sequence: number, text: string) {
-    super(text === "" ? "netlink" : `netlink: ${text}`, result);
-    this.sequence = sequence;
+  constructor(what: string, result: number, failedAt: number) {
+    super(failedAt < 0 ? what : `${what} (netlink message ${String(failedAt)})`, result);
+    this.failedAt = failedAt;
   }
 }
 
-/** Sends netlink messages and waits for as many acknowledgements. One at a time on a socket. Rejects with a `NetlinkError`. */
-export const netlinkExchange = (socket: number, request: Uint8Array, answers: number): Promise<void> =>
+/** Asks the kernel through a netlink socket. Throws a `NetlinkError` when it does not do all. */
+export const askNetlink = (socket: number, what: string, { messages, answers }: NetlinkRequest): void => {
+  const failedAt = new Int32Array(1);
+  const result = native().askNetlink(socket, messages, answers, failedAt);
+  if (result < 0) throw new NetlinkError(what, result, failedAt[0] ?? -1);
+};
+
+/** A network namespace without a name. */
+export interface NetworkRequest {
+  readonly tapName: string;
+  /** Must be free in there: 1 is the loopback. */
+  readonly tapIndex: number;
+  /** For NETLINK_NETFILTER in there. */
+  readonly rules: NetlinkRequest;
+  /** For NETLINK_ROUTE in there. */
+  readonly links: NetlinkRequest;
+  /** Then for NETLINK_ROUTE in our own namespace; null for nothing. */
+  readonly hostLinks: NetlinkRequest | null;
+}
+
+const NETWORK_STAGES = [
+  "Make a network namespace",
+  "Make a tap (/dev/net/tun)",
+  "Load rules into a namespace",
+  "Make links in a namespace",
+  "Raise links on the host",
+];
+
+/**
+ * Makes a network namespace with a tap in it; resolves to the tap, whose descriptor keeps all of it and is the caller's.
+ * Rejects with a `NetlinkError`, with nothing left.
+ */
+export const makeNetwork = ({ tapName, tapIndex, rules, links, hostLinks }: NetworkRequest): Promise<number> =>
   new Promise((resolve, reject) => {
-    const queued = native().exchange(socket, request, answers, (error, sequence, text) => {
-      if (error < 0) reject(new NetlinkError(error, sequence, text));
-      else resolve();
+    const host = hostLinks ?? { messages: new Uint8Array(), answers: 0 };
+    const requests = [
+      rules.messages,
+      rules.answers,
+      links.messages,
+      links.answers,
+      host.messages,
+      host.answers,
+    ] as const;
+    const queued = native().makeNetwork(tapName, tapIndex, ...requests, (error, tapOrStage, failedAt) => {
+      if (error < 0) reject(new NetlinkError(NETWORK_STAGES[tapOrStage] ?? "Make a network", error, failedAt));
+      else resolve(tapOrStage);
     });
-    if (queued < 0) reject(new NetlinkError(queued, -1, ""));
+    if (queued < 0) reject(new NetlinkError("Make a network", queued, -1));
   });

@@ -184,6 +184,8 @@ export const NETWORK_BLOCKS = 32;
 export const NETWORKS_MAX = 2_048;
 /** Hearth's own: networks kept ready. Making one takes some milliseconds. */
 export const NETWORKS_READY = 8;
+/** Hearth's own: networks made at once. */
+export const NETWORKS_MAKING_MAX = 2;
 /** Hearth's own: connections of one slot at once, and new ones a second after a first burst: the host's table is shared. */
 export const NETWORK_FLOWS_MAX = 4_096;
 export const NETWORK_NEW_FLOWS_PER_S_MAX = 500;

@@ -1,4 +1,4 @@
-import { native, netlinkExchange } from "../../vmm/native.ts";
+import type { NetlinkRequest } from "../../vmm/native.ts";
 
 /*
  * Netlink (netlink(7)): messages of a header, a payload and attributes, numbers in the host's byte order. Only what is
@@ -67,43 +67,19 @@ export const attribute = (type: number, value: Buffer): Buffer => {
 export const nested = (type: number, ...children: readonly Buffer[]): Buffer =>
   attribute(type | NLA_F_NESTED, Buffer.concat(children));
 
-/** Messages as they are sent, numbered from 0 by their place in the list. */
-const encode = (messages: readonly NetlinkMessage[]): Buffer =>
-  Buffer.concat(
-    messages.map(({ type, flags, payload, acknowledged }, sequence) => {
-      const body = Buffer.concat(payload);
-      const bytes = Buffer.alloc(align(HEADER_BYTES + body.length));
-      bytes.writeUInt32LE(HEADER_BYTES + body.length);
-      bytes.writeUInt16LE(type, 4);
-      bytes.writeUInt16LE(flags | NLM_F_REQUEST | (acknowledged ? NLM_F_ACK : 0), 6);
-      bytes.writeUInt32LE(sequence, 8);
-      body.copy(bytes, HEADER_BYTES);
-      return bytes;
-    }),
-  );
+/** Messages as they are sent, numbered by their place in the list. */
+export const netlinkRequest = (messages: readonly NetlinkMessage[]): NetlinkRequest => ({
+  messages: Buffer.concat(messages.map(encode)),
+  answers: messages.filter(({ acknowledged }) => acknowledged).length,
+});
 
-/** A netlink socket, which it owns. What is asked of it is asked in turn. */
-export class NetlinkSocket implements Disposable {
-  #fd: number;
-  #last: Promise<unknown> = Promise.resolve();
-
-  constructor(fd: number) {
-    this.#fd = fd;
-  }
-
-  /** Sends messages; resolves when all are done. Rejects with the first `NetlinkError`, whose sequence is an index. */
-  exchange(messages: readonly NetlinkMessage[]): Promise<void> {
-    const request = encode(messages);
-    const answers = messages.filter(({ acknowledged }) => acknowledged).length;
-    const done = this.#last.then(() => netlinkExchange(this.#fd, request, answers));
-    this.#last = done.catch(() => {});
-    return done;
-  }
-
-  /** Only when nothing is being asked. */
-  [Symbol.dispose](): void {
-    if (this.#fd < 0) return;
-    native().close(this.#fd);
-    this.#fd = -1;
-  }
-}
+const encode = ({ type, flags, payload, acknowledged }: NetlinkMessage, number: number): Buffer => {
+  const body = Buffer.concat(payload);
+  const bytes = Buffer.alloc(align(HEADER_BYTES + body.length));
+  bytes.writeUInt32LE(HEADER_BYTES + body.length);
+  bytes.writeUInt16LE(type, 4);
+  bytes.writeUInt16LE(flags | NLM_F_REQUEST | (acknowledged ? NLM_F_ACK : 0), 6);
+  bytes.writeUInt32LE(number, 8);
+  body.copy(bytes, HEADER_BYTES);
+  return bytes;
+};

@@ -1,9 +1,7 @@
-import { makeNetwork, native, NativeError } from "../../vmm/native.ts";
+import { NativeError } from "../../vmm/native.ts";
 import type { NetworkMode } from "../../wire/slot.ts";
 import { hostNameServers } from "./name-servers.ts";
-import { NetlinkSocket } from "./netlink.ts";
-import { addTable } from "./nftables.ts";
-import { slotTable, TAP } from "./rules.ts";
+import { tryNetwork } from "./slot-network.ts";
 import { SlotNetworks } from "./slot-networks.ts";
 
 /** The networks of a Hearth's slots, or null, and in either case the reason. */
@@ -39,15 +37,4 @@ export const openNetworks = async (
 };
 
 /** Whether this user can make slots' networks here: null, or the reason why not. What it tries is gone when it returns. */
-export const probeNetworks = async (): Promise<string | null> => {
-  try {
-    const { tap, route, filter } = await makeNetwork(TAP, 2);
-    using descriptors = new DisposableStack();
-    for (const fd of [tap, route]) descriptors.defer(() => native().close(fd));
-    const socket = descriptors.use(new NetlinkSocket(filter));
-    await socket.exchange(addTable(slotTable()));
-    return null;
-  } catch (error) {
-    return reasonOf(error);
-  }
-};
+export const probeNetworks = (): Promise<string | null> => tryNetwork().then(() => null, reasonOf);

@@ -1,9 +1,10 @@
+import { MTU_DEFAULT } from "../../vmm/devices/net.ts";
 import type { FramePort } from "../../vmm/devices/frames.ts";
 import { makeNetwork } from "../../vmm/native.ts";
 import { Tap } from "../../vmm/tap.ts";
 import { GUEST_ADDRESS, GUEST_GATEWAY, GUEST_PREFIX, ipv4Text, PAIR_PREFIX, type SlotAddresses } from "./addresses.ts";
 import { addAddress, addDefaultRoute, addVethPair, raiseLink } from "./links.ts";
-import { NetlinkSocket } from "./netlink.ts";
+import { netlinkRequest } from "./netlink.ts";
 import { addTable } from "./nftables.ts";
 import { slotTable, TAP, UPLINK } from "./rules.ts";
 
@@ -31,31 +32,41 @@ export interface SlotNetwork extends Disposable {
   readonly guest: GuestNetwork;
 }
 
+/** The same for every slot. */
+const RULES = netlinkRequest(addTable(slotTable()));
+
 /**
- * Makes a namespace with a tap, a veth pair to the host, addresses, routes and rules. Resolves to the tap once the
- * namespace is whole; the host's end of the pair is still to be raised. Rejects with a `NativeError`, with nothing left.
+ * Makes a namespace with a tap, a veth pair to the host, addresses, routes and rules. Resolves to the tap. Rejects with
+ * a `NetlinkError`, with nothing left.
  */
-export const makeSlotNamespace = async (addresses: SlotAddresses, mtu: number): Promise<Tap> => {
-  const made = await makeNetwork(TAP, TAP_INDEX);
-  using stack = new DisposableStack();
-  const tap = stack.use(new Tap(made.tap));
-  using route = new NetlinkSocket(made.route);
-  using filter = new NetlinkSocket(made.filter);
-  // The rules first: there is no moment at which a link is up without them.
-  await filter.exchange(addTable(slotTable()));
-  await route.exchange([
-    addVethPair({
-      name: UPLINK,
-      index: UPLINK_INDEX,
-      mtu,
-      peer: { name: addresses.linkName, index: addresses.linkIndex, pid: process.pid },
-    }),
-    ...raiseLink(TAP_INDEX, mtu),
-    addAddress(TAP_INDEX, GUEST_GATEWAY, GUEST_PREFIX),
-    ...raiseLink(UPLINK_INDEX, mtu),
-    addAddress(UPLINK_INDEX, addresses.slot, PAIR_PREFIX),
-    addDefaultRoute(UPLINK_INDEX, addresses.host),
-  ]);
-  stack.move();
-  return tap;
+export const makeSlotNetwork = async (addresses: SlotAddresses, mtu: number): Promise<Tap> => {
+  const { linkName, linkIndex, host, slot } = addresses;
+  const tap = await makeNetwork({
+    tapName: TAP,
+    tapIndex: TAP_INDEX,
+    rules: RULES,
+    links: netlinkRequest([
+      addVethPair({
+        name: UPLINK,
+        index: UPLINK_INDEX,
+        mtu,
+        peer: { name: linkName, index: linkIndex, pid: process.pid },
+      }),
+      ...raiseLink(TAP_INDEX, mtu),
+      addAddress(TAP_INDEX, GUEST_GATEWAY, GUEST_PREFIX),
+      ...raiseLink(UPLINK_INDEX, mtu),
+      addAddress(UPLINK_INDEX, slot, PAIR_PREFIX),
+      addDefaultRoute(UPLINK_INDEX, host),
+    ]),
+    hostLinks: netlinkRequest([...raiseLink(linkIndex, mtu), addAddress(linkIndex, host, PAIR_PREFIX)]),
+  });
+  return new Tap(tap);
+};
+
+/** Tries all but the link to the host. Rejects with the reason why slots cannot have networks here. */
+export const tryNetwork = async (): Promise<void> => {
+  const links = netlinkRequest(raiseLink(TAP_INDEX, MTU_DEFAULT));
+  new Tap(await makeNetwork({ tapName: TAP, tapIndex: TAP_INDEX, rules: RULES, links, hostLinks: null }))[
+    Symbol.dispose
+  ]();
 };
