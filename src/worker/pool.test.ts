@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
-import { setImmediate as turn } from "node:timers/promises";
+import { setImmediate as turn, setTimeout as sleep } from "node:timers/promises";
 import { test } from "node:test";
 import type { MicroVmExit } from "../vmm/microvm.ts";
-import { POOL_KEEP_MS, POOL_SHRINK_MS } from "../wire/limits.ts";
+import { AFTER_ANSWER_MS, POOL_KEEP_MS, POOL_SHRINK_MS } from "../wire/limits.ts";
 import type { BootedMicroVm } from "./booted.ts";
 import { MicroVmPool } from "./pool.ts";
 import type { PoolOptions, PoolRequest, Taken } from "./pool.ts";
@@ -53,6 +53,7 @@ const ofSize = (memoryMib: number): PoolRequest => ({ memoryMib, runtime: null, 
 const ofRuntime = (runtime: string, memoryMib = 192): PoolRequest => ({ memoryMib, runtime, images: ["code"] });
 
 const idle = async (): Promise<void> => {
+  await sleep(AFTER_ANSWER_MS + 1);
   for (let turns = 0; turns < 20; turns += 1) await turn();
 };
 
@@ -111,12 +112,12 @@ test("who finds nothing ready gets what is on its way", async () => {
 test("demand raises what is kept, and it shrinks and goes when the demand is over", async () => {
   const { clock, make, pool } = yard();
   const slowly = async (key: ShelfKey): Promise<BootedMicroVm> => {
-    clock.nowMs += 20;
+    clock.nowMs += 100;
     return make(key);
   };
   await using kept = pool({ floor: 1, make: slowly });
-  for (let taken = 0; taken < 600; taken += 1) await use(kept, ofSize(192));
-  // One every 20 ms, and each takes as long: λ·W is about 1.
+  for (let taken = 0; taken < 120; taken += 1) await use(kept, ofSize(192));
+  // One every 100 ms, and each takes as long: λ·W is about 1.
   const { bare } = kept.ready;
   assert.ok(bare > 1 && bare < 5, `${bare} ready`);
   clock.nowMs += POOL_SHRINK_MS + 1;

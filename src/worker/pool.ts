@@ -1,5 +1,5 @@
 import { availableParallelism } from "node:os";
-import { POOL_FLOOR, POOL_MAX, POOL_REFILL_MS_MAX, POOL_SWEEP_MS } from "../wire/limits.ts";
+import { AFTER_ANSWER_MS, POOL_FLOOR, POOL_MAX, POOL_REFILL_MS_MAX, POOL_SWEEP_MS } from "../wire/limits.ts";
 import type { BootedMicroVm } from "./booted.ts";
 import { Shelf } from "./shelf.ts";
 import type { Making, ShelfKey } from "./shelf.ts";
@@ -164,8 +164,11 @@ export class MicroVmPool implements AsyncDisposable {
       if (!isHeld) return;
       isHeld = false;
       clearTimeout(timer);
-      this.#held -= 1;
-      this.#fill();
+      // The answer goes out first.
+      setTimeout(() => {
+        this.#held -= 1;
+        this.#fill();
+      }, AFTER_ANSWER_MS);
     };
     const timer = setTimeout(settled, POOL_REFILL_MS_MAX);
     return settled;

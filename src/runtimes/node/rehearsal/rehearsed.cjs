@@ -1,0 +1,2 @@
+/** What rehearsal.cjs requires, as a file of its own. */
+module.exports = {};
