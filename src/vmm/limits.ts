@@ -4,6 +4,8 @@ const KIB = 1024;
 
 /** Regions of guest memory a transport may announce (UML: 1; vhost-user's own maximum: 8). */
 export const MEMORY_REGIONS_MAX = 8;
+/** What a guest may announce as memory beyond what it was given: its kernel rounds up. */
+export const MAPPED_MEMORY_BYTES_MORE: number = 64 * KIB * KIB;
 /** Entries of a split virtqueue (VIRTIO 1.2, 2.7: a power of two, at most 32768; UML: 256). */
 export const QUEUE_ENTRIES_MAX = 1_024;
 /** Longest payload of one vhost-user message: a memory table of 8 regions takes 264 bytes, a configuration 12 + 256. */

@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream";
-import { encodeBody, encodeFields, encodeFrame, FrameDecoder } from "../wire/shim-codec.ts";
+import { encodeBody, encodeFields, encodeFrame, FrameDecoder, ShimProtocolError } from "../wire/shim-codec.ts";
+import { GuestProtocolError } from "./invocation.ts";
 import { ToShim } from "../wire/shim-protocol.ts";
 import type { Field, Frame } from "../wire/shim-protocol.ts";
 
@@ -18,6 +19,7 @@ export class ShimLink {
   /** What came before there was an owner (the hello). */
   #early: Frame[] = [];
   #closed: string | null = null;
+  #refused = false;
 
   constructor(stream: Duplex) {
     this.#stream = stream;
@@ -32,8 +34,8 @@ export class ShimLink {
     this.#owner = owner;
     const early = this.#early;
     this.#early = [];
-    for (const frame of early) owner.frame(frame);
-    if (this.#closed !== null) owner.closed(this.#closed);
+    for (const frame of early) this.#deliver(owner, frame);
+    if (this.#closed !== null && !this.#refused) owner.closed(this.#closed);
   }
 
   /** Sends one frame of fields. */
@@ -74,7 +76,20 @@ export class ShimLink {
     }
     for (const frame of frames) {
       if (this.#owner === null) this.#early.push(frame);
-      else this.#owner.frame(frame);
+      else this.#deliver(this.#owner, frame);
+    }
+  }
+
+  /** A frame that its owner cannot read is the guest's fault, and the end of the link; nothing follows it. */
+  #deliver(owner: ShimLinkOwner, frame: Frame): void {
+    if (this.#refused) return;
+    try {
+      owner.frame(frame);
+    } catch (error) {
+      if (!(error instanceof ShimProtocolError || error instanceof GuestProtocolError)) throw error;
+      this.#refused = true;
+      this.#close(error.message);
+      this.#stream.destroy();
     }
   }
 

@@ -72,6 +72,8 @@ static void send_kind(int fd, const char *what)
 		send_memory(fd, eventfd(0, 0), 4096, 1, 1);
 	else if (!strcmp(what, "huge"))
 		send_memory(fd, memfd(MIB, F_SEAL_SHRINK), UINT64_MAX - 4095, 1, 1);
+	else if (!strcmp(what, "too-much"))
+		send_memory(fd, memfd(16 * MIB, F_SEAL_SHRINK), 16 * MIB, 1, 1);
 	else if (!strcmp(what, "uneven"))
 		send_memory(fd, memfd(MIB, F_SEAL_SHRINK), 4095, 1, 1);
 	else if (!strcmp(what, "no-descriptor"))

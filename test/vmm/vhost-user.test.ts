@@ -29,7 +29,7 @@ const meet = async (what: string): Promise<BackendEnd> => {
   const socket = join(directory, what);
   const { promise, resolve } = Promise.withResolvers<BackendEnd>();
   using device = new VsockDevice(() => {});
-  using mappings = new MemoryMappings();
+  using mappings = new MemoryMappings(8 * 2 ** 20);
   const backend = new VhostUserBackend(socket, device, mappings, resolve);
   const child = spawn(peer, [socket, what], { env: {} });
   const exited = once(child, "exit");
@@ -46,6 +46,7 @@ const refused: readonly (readonly [what: string, reason: RegExp])[] = [
   ["file", /not a memfd/],
   ["eventfd", /not a memfd/],
   ["huge", /impossible memory region/],
+  ["too-much", /16777216 bytes more of guest memory; 8388608 may be/],
   ["uneven", /impossible memory region/],
   ["no-descriptor", /1 memory regions with 0 descriptors/],
   ["many-descriptors", /errno 90/],

@@ -115,9 +115,8 @@ export class TestGuestMemory {
 
   /** True while nothing was written outside of the guest's memory. */
   guardsIntact(): boolean {
-    return [...this.#arena.subarray(0, GUARD_BYTES), ...this.#arena.subarray(GUARD_BYTES + MEMORY_BYTES)].every(
-      (byte) => byte === GUARD,
-    );
+    const guards = [this.#arena.subarray(0, GUARD_BYTES), this.#arena.subarray(GUARD_BYTES + MEMORY_BYTES)];
+    return guards.every((guard) => guard.every((byte) => byte === GUARD));
   }
 
   queue(index: number): TestQueue {

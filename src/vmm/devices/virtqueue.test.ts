@@ -107,6 +107,19 @@ test("an available index that runs ahead, and a head out of range, end in Device
   fails(() => head.queue.pop(), /Descriptor 300/);
 });
 
+test("a driver that takes back what it offered has offered nothing", () => {
+  const { queue, driver } = make();
+  driver.describe(0, { address: DATA, length: 1, flags: 0, next: 0 });
+  for (let i = 0; i < 3; i++) driver.offer(0);
+  assert.notEqual(queue.pop(), null);
+  assert.notEqual(queue.pop(), null);
+  driver.setAvailable(1);
+  assert.equal(queue.available(), 0);
+  assert.equal(queue.pop(), null);
+  driver.setAvailable(3);
+  assert.equal(queue.available(), 1);
+});
+
 test("layouts that cannot be are refused", () => {
   const { guest, driver } = make();
   const { layout } = driver;

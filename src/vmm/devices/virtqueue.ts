@@ -103,9 +103,10 @@ export class Virtqueue {
   /** How many chains the driver has made available and `pop` has not yet taken. */
   available(): number {
     const count = (Atomics.load(this.#available, 1) - this.#nextAvailable) & 0xffff;
-    if (count > this.entries)
-      throw new DeviceError(`${String(count)} buffers available in a queue of ${String(this.entries)} entries`);
-    return count;
+    if (count <= this.entries) return count;
+    // A driver that lets go of its device takes back what it had offered (Linux: virtqueue_detach_unused_buf).
+    if (0x1_0000 - count <= this.entries) return 0;
+    throw new DeviceError(`${String(count)} buffers available in a queue of ${String(this.entries)} entries`);
   }
 
   /** Takes the next chain, or null when there is none. The chain is good until the next `pop`. */

@@ -19,13 +19,23 @@ interface Mapping {
 export class MemoryMappings implements Disposable {
   readonly #mappings: Mapping[] = [];
   readonly #buffers: ArrayBuffer[] = [];
+  readonly #bytesMax: number;
+  #bytes = 0;
 
-  /** Maps a part of the file, unless it is mapped already. Throws as `mapMemory` does. */
+  /** `bytesMax`: of all parts together. A process has only so many mappings, and one guest must not take them all. */
+  constructor(bytesMax: number) {
+    this.#bytesMax = bytesMax;
+  }
+
+  /** Maps a part of the file, unless it is mapped already. Throws as `mapMemory` does, and when it is too much. */
   map(fd: number, part: MemoryPart): readonly MemoryRegion[] {
     const { dev, ino } = fstatSync(fd, { bigint: true });
     const key = [dev, ino, part.start, part.offset, part.bytes].join(" ");
     const known = this.#mappings.find((mapping) => mapping.key === key);
     if (known !== undefined) return known.regions;
+    if (this.#bytes + part.bytes > this.#bytesMax)
+      throw new Error(`${String(part.bytes)} bytes more of guest memory; ${String(this.#bytesMax)} may be`);
+    this.#bytes += part.bytes;
     const regions: MemoryRegion[] = [];
     for (let done = 0; done < part.bytes; done += MEMORY_SLICE_BYTES) {
       const buffer = mapMemory(fd, part.offset + done, Math.min(MEMORY_SLICE_BYTES, part.bytes - done));

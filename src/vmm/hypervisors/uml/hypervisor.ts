@@ -19,6 +19,7 @@ import {
   GUEST_MEMORY_MIB_MIN,
   JAIL_MEMORY_OVERHEAD_BYTES,
   JAIL_PIDS_MAX,
+  MAPPED_MEMORY_BYTES_MORE,
   MICROVM_ID_CHARS_MAX,
   SCRATCH_MIB_MAX,
 } from "../../limits.ts";
@@ -86,7 +87,7 @@ const serveDevices = (
   setup: DisposableStack,
 ): ServedDevices => {
   const { promise, resolve } = Promise.withResolvers<DeviceError | "stopped">();
-  const mappings = setup.use(new MemoryMappings());
+  const mappings = setup.use(new MemoryMappings(config.memoryMib * MIB + MAPPED_MEMORY_BYTES_MORE));
   const sockets: { socket: string; type: number }[] = [];
   const serve = <Device extends VirtioDevice>(socket: string, device: Device): Device => {
     setup.use(
