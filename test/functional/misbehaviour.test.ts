@@ -165,6 +165,8 @@ const NODE_CASES: readonly Case[] = [
   platform(op("exit", { code: 3 }), exited("with error: exit status 3")),
   platform(op("signal", { name: "SIGKILL" }), exited("with error: signal: killed")),
   platform(op("signal", { name: "SIGSEGV" }), exited("with error: signal: segmentation fault")),
+  // All that it may signal, and so itself.
+  platform(op("shell", { script: "kill -9 -1" }), exited("with error: signal: killed")),
   platform(op("loop"), TIMED_OUT),
   platform(op("allocate"), OUT_OF_MEMORY),
   other(op("answerTwice"), (answer) => {
