@@ -1,3 +1,5 @@
+import { close } from "node:fs";
+
 import type { FrameBatch, FramePort } from "./devices/frames.ts";
 import { native } from "./native.ts";
 import { Watch } from "./poller.ts";
@@ -25,7 +27,8 @@ export class Tap implements FramePort, Disposable {
 
   [Symbol.dispose](): void {
     if (this.#fd < 0) return;
-    native().close(this.#fd);
+    // Not here and now: the kernel may let us wait for its lock on all links.
+    close(this.#fd, () => {});
     this.#fd = -1;
   }
 }

@@ -305,6 +305,23 @@ describe("the host's frames", () => {
           ]),
         /cannot mount drive/,
       ],
+      ...[
+        ["no prefix", "169.254.76.2", "169.254.76.1", /malformed network address/],
+        ["a prefix too long", "169.254.76.2/33", "169.254.76.1", /malformed network address/],
+        ["no address", "localhost/30", "169.254.76.1", /malformed network address/],
+        ["a gateway that is none", "169.254.76.2/30", "", /malformed network gateway/],
+        ["a network without a card", "169.254.76.2/30", "169.254.76.1", /eth0: No such device/],
+      ].map(([name, address, gateway, expected]): [string, (guest: ShimGuest) => void, RegExp] => [
+        name as string,
+        (g) => {
+          const network: Field[] = [
+            [ConfigureField.NetworkAddress, address as string],
+            [ConfigureField.NetworkGateway, gateway as string],
+          ];
+          g.driver.send(ToShim.Configure, g.fields(network));
+        },
+        expected as RegExp,
+      ]),
     ];
     for (const [name, act, expected] of cases) {
       await using guest = await boot();

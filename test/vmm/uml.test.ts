@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, statSync, symlinkSync, writeFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from "node:fs";
 import { once } from "node:events";
 import { createServer } from "node:net";
 import { join } from "node:path";
@@ -49,6 +49,21 @@ test("the console carries what the guest prints and stdin reaches it", async () 
   await using booted = await boot({ onConsole: (chunk) => chunks.push(chunk) });
   await booted.vm.kill("enough");
   assert.match(String(Buffer.concat(chunks)), /guest up/);
+});
+
+/** Parts of guests' memory that are mapped here. */
+const mappings = (): number => readFileSync("/proc/self/maps", "utf8").split("memfd:").length;
+
+test("a network card costs no second mapping of the guest's memory", async () => {
+  const before = mappings();
+  await using plain = await boot();
+  const each = mappings() - before;
+  assert.ok(each > 0);
+  await using carded = await boot({ network: { mtu: 1400 } });
+  assert.equal(mappings() - before, 2 * each);
+  assert.notEqual(plain.vm.id, carded.vm.id);
+  const port = { read: () => 0, write: () => {}, watch: () => new DisposableStack() };
+  assert.throws(() => plain.vm.attachNetwork(port), /without a network card/);
 });
 
 test("bytes come back unchanged, both sides half-close", async () => {
