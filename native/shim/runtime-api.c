@@ -83,11 +83,12 @@ static enum request_verdict decline(struct exchange *exchange, int which) {
     return REQUEST_TAKES_BODY;
 }
 
-static void reply_too_large(struct sandbox *s, int connection) {
+static void reply_too_large(struct sandbox *s, int connection, const char *headers) {
     char message[96];
+    char body[256];
     snprintf(message, sizeof message, "Exceeded maximum allowed payload size (%llu bytes).",
              (unsigned long long)s->invocation.response_bytes_max);
-    reply_error(s, connection, 413, "RequestEntityTooLarge", message);
+    reply_json(s, connection, 413, headers, body, error_json(body, sizeof body, "RequestEntityTooLarge", message));
 }
 
 /* --- error types ---------------------------------------------------------------------------------------------- */
@@ -273,7 +274,7 @@ static bool is_answering(const struct sandbox *s, int connection) {
 }
 
 static void refuse_stream(struct sandbox *s, int connection) {
-    reply_too_large(s, connection);
+    reply_too_large(s, connection, "Connection: close\r\n");
     world_close(connection, false);
 }
 
@@ -398,7 +399,7 @@ void sandbox_body_end(struct sandbox *s, int connection, const struct http_heade
         world_flush();
         reply_accepted(connection);
         break;
-    case REQUEST_TOO_LARGE: reply_too_large(s, connection); break;
+    case REQUEST_TOO_LARGE: reply_too_large(s, connection, ""); break;
     case REQUEST_ERROR: end_error(s, connection, exchange); break;
     case REQUEST_INIT_ERROR: end_init_error(s, connection, exchange); break;
     case REQUEST_REGISTER:

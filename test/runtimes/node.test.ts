@@ -207,6 +207,19 @@ test("a large stream arrives whole", async () => {
   assert.equal((await runtime.invoke({})).body.length, 10_000_000);
 });
 
+test("a stream that is refused before its end costs its connection, and nothing after it", async () => {
+  const code = `exports.handler = awslambda.streamifyResponse(async (event, stream) => {
+    if (event.endless) for (;;) if (!stream.write(Buffer.alloc(1 << 20)))
+      await require("node:events").once(stream, "drain");
+    stream.end("well");
+  });`;
+  await using runtime = await start({ "index.js": code });
+  for (const refusal of ["kept", "reset", "kept", "reset"] as const) {
+    await runtime.invokeRefused({ endless: true }, refusal);
+    assert.equal((await runtime.invoke({})).body, "well", refusal);
+  }
+});
+
 test("two modules with the same name at their top level are not joined", async () => {
   await using clash = await mkTemporary();
   await writeFile(join(clash.path, "a.mjs"), 'import { b } from "./b.mjs";\nconst same = b;\n');

@@ -9,6 +9,7 @@ import { setImmediate } from "node:timers/promises";
 
 const API = "/2018-06-01/runtime";
 const ACCEPTED = 202;
+const TOO_LARGE = 413;
 const TURNS_FOR_OUTPUT = 3;
 
 /** What the runtime sent for an invocation, or for its init. */
@@ -39,6 +40,9 @@ export class RuntimeUnderTest implements AsyncDisposable {
   #onAnswer: (() => void) | undefined;
   #output = "";
   #requests = 0;
+  #refusals = 0;
+  /** Whether answers are refused (413) when they have hardly begun, and what becomes of their connection then. */
+  refusal: "none" | "kept" | "reset" = "none";
   /** Exit code or signal of the runtime process. */
   readonly exited: Promise<number | string>;
 
@@ -76,8 +80,16 @@ export class RuntimeUnderTest implements AsyncDisposable {
         return answer();
       }
       const chunks: Buffer[] = [];
-      request.on("data", (chunk: Buffer) => void chunks.push(chunk));
+      request.on("data", (chunk: Buffer) => {
+        chunks.push(chunk);
+        if (this.refusal === "none" || response.headersSent) return;
+        response.writeHead(TOO_LARGE, { "Content-Type": "application/json" }).end("{}\n");
+        this.#refusals += 1;
+        if (this.refusal === "reset") request.socket.resetAndDestroy();
+        this.#onAnswer?.();
+      });
       request.on("end", () => {
+        if (response.headersSent) return;
         const { url = "", headers, trailers } = request;
         const answer = { path: url.replace(API, ""), headers, trailers, body: Buffer.concat(chunks).toString() };
         this.#answers.push(answer);
@@ -136,6 +148,20 @@ export class RuntimeUnderTest implements AsyncDisposable {
     this.#events.push({ body: typeof event === "string" ? event : JSON.stringify(event), options });
     this.#onEvent?.();
     return await this.answer();
+  }
+
+  /** Queues an event whose answer is to be refused; resolves when it was. */
+  async invokeRefused(event: unknown, refusal: "kept" | "reset"): Promise<void> {
+    this.refusal = refusal;
+    const before = this.#refusals;
+    this.#events.push({ body: JSON.stringify(event), options: {} });
+    this.#onEvent?.();
+    while (this.#refusals === before) {
+      await new Promise<void>((resolve) => {
+        this.#onAnswer = resolve;
+      });
+    }
+    this.refusal = "none";
   }
 
   /** What the runtime sends next. Rejects when it ends without. */

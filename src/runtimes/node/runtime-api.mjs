@@ -122,12 +122,19 @@ export class RuntimeApi {
     return { socket, response };
   }
 
+  /** Ends the connection: a request on it was answered before its end. The next request gets a new one. */
+  drop() {
+    const socket = this.#socket;
+    this.#socket = undefined;
+    this.#reader = new ResponseReader();
+    socket?.destroy();
+  }
+
   /** Gives the connection up. Whoever waits for an answer, or sends something later, waits for ever. */
   abandon() {
     this.#waiting = undefined;
-    this.#socket?.removeAllListeners("close");
-    this.#socket?.destroy();
     this.#isAbandoned = true;
+    this.drop();
   }
 
   #request(line, headers, body) {
@@ -165,8 +172,9 @@ export class RuntimeApi {
     const { connect } = process.getBuiltinModule("node:net");
     const socket = connect({ host: this.#host, port: this.#port, noDelay: true });
     const end = (error) => {
-      if (this.#isAbandoned) return;
-      this.#socket = undefined;
+      // Another connection may be in its place by now, with somebody else waiting.
+      if (this.#socket !== socket) return;
+      this.drop();
       const waiting = this.#waiting;
       this.#waiting = undefined;
       waiting?.reject(error instanceof Error ? error : new PlatformError("the Runtime API closed the connection"));

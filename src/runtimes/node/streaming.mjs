@@ -27,7 +27,10 @@ function makeResponseStream(api, path, highWaterMark) {
   let contentType = "application/octet-stream";
   let isBegun = false;
   let connection;
+  let isAnswered = false;
   const response = Promise.withResolvers();
+  // It may fail while the handler still writes, and nobody waits for it yet.
+  response.promise.catch(() => {});
 
   const begin = () => {
     if (connection !== undefined) return connection;
@@ -39,11 +42,15 @@ function makeResponseStream(api, path, highWaterMark) {
     });
     connection.response.then(
       (answer) => {
+        isAnswered = true;
         response.resolve(answer);
+        if (stream.writableEnded) return;
         // Answered before its end: refused, as what is over the limit is. Nobody takes the rest.
-        if (!stream.writableEnded) stream.destroy(new Error(`The response stream was refused: HTTP ${answer.status}`));
+        api.drop();
+        stream.destroy(new Error(`The response stream was refused: HTTP ${answer.status}`));
       },
       (error) => {
+        isAnswered = true;
         response.reject(error);
         stream.destroy(error);
       },
@@ -94,7 +101,7 @@ function makeResponseStream(api, path, highWaterMark) {
       `${ERROR_BODY_TRAILER}: ${Buffer.from(JSON.stringify(formatted)).toString("base64")}\r\n`;
     if (!stream.destroyed && !stream.writableEnded) stream.end();
     // Whatever the function wrote is gone with the stream; the answer must still be closed.
-    else if (!stream.writableFinished) finish(trailers, () => {});
+    else if (!stream.writableFinished && !isAnswered) finish(trailers, () => {});
   };
   return { stream, fail, response: response.promise };
 }
