@@ -1,41 +1,61 @@
-/* Guest memory: a sealed memfd mapped as an ArrayBuffer. */
+/* Guest memory: a sealed memfd mapped into an ArrayBuffer. */
 #include "binding.h"
 
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-struct mapping {
-	void *address; /* NULL once unmapped */
-	size_t bytes;
-};
+#define PAGE_BYTES 4096
 
 /*
- * V8 counts an external ArrayBuffer as if its pages came from the heap and collects garbage accordingly. Guest
- * memory costs this process address space only, so what V8 will add is taken off first. Its count must not become
- * negative, and more than 64 MiB added at once starts a collection: hence the reserve and the limit on a slice.
+ * V8 counts an external ArrayBuffer as if its pages came from the heap and collects garbage accordingly: an ArrayBuffer
+ * for each guest's memory meant a collection for each boot. So address space is reserved once, as a few large
+ * ArrayBuffers that live on, and guests' memory is put into slices of them and taken out again.
  */
-#define SLICE_BYTES_MAX (32 * 1024 * 1024)
-
-static void adjust_accounting(napi_env env, int64_t bytes)
+/* What is no guest's can be read, as zeros, and not be written. */
+static void *reserve(void *address, size_t bytes)
 {
-	int64_t total;
+	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (address ? MAP_FIXED : 0);
+	void *reserved = mmap(address, bytes, PROT_READ, flags, -1, 0);
 
-	NAPI_OK(napi_adjust_external_memory(env, bytes, &total));
+	if (reserved != MAP_FAILED)
+		madvise(reserved, bytes, MADV_DONTFORK);
+	return reserved;
 }
 
-static void mapping_finalize(napi_env env, void *data, void *hint)
+static void reservation_finalize(napi_env env, void *data, void *hint)
 {
-	struct mapping *mapping = hint;
+	(void)env;
+	munmap(data, (size_t)hint);
+}
 
-	(void)data;
-	if (mapping->address) {
-		munmap(mapping->address, mapping->bytes);
-		adjust_accounting(env, (int64_t)mapping->bytes);
-	}
-	free(mapping);
+/* reserveMemory(bytes): an ArrayBuffer of address space, or a negative errno. */
+static napi_value reserve_memory(napi_env env, napi_callback_info info)
+{
+	napi_value argument[1], buffer;
+	void *address;
+	size_t bytes;
+
+	arguments(env, info, argument, 1);
+	bytes = (size_t)to_double(env, argument[0]);
+	address = reserve(NULL, bytes);
+	if (address == MAP_FAILED)
+		return from_int(env, -errno);
+	NAPI_OK(napi_create_external_arraybuffer(env, address, bytes, reservation_finalize, (void *)bytes, &buffer));
+	return buffer;
+}
+
+/* Where `bytes` from `at` on lie in a reservation; NULL when they are not all in it, or not whole pages. */
+static void *slice_address(napi_env env, napi_value buffer, double at, double bytes)
+{
+	char *start;
+	size_t length;
+
+	NAPI_OK(napi_get_arraybuffer_info(env, buffer, (void **)&start, &length));
+	if (at < 0 || bytes <= 0 || at + bytes > (double)length || (size_t)at % PAGE_BYTES || (size_t)bytes % PAGE_BYTES)
+		return NULL;
+	return start + (size_t)at;
 }
 
 /* An access to a mapping whose file was truncated ends this process by SIGBUS, so only a file that cannot shrink will do. */
@@ -54,67 +74,51 @@ static int check_memory_file(int fd, uint64_t end)
 }
 
 /*
- * mapMemory(fd, offset, bytes): an ArrayBuffer of at most SLICE_BYTES_MAX, or a negative errno: EMEDIUMTYPE not a memfd, EPERM not sealed
- * against shrinking, ERANGE shorter than the region. The descriptor may be closed afterwards.
+ * mapMemory(reservation, at, fd, offset, bytes): 0, or a negative errno: EMEDIUMTYPE not a memfd, EPERM not sealed
+ * against shrinking, ERANGE shorter than the region, EINVAL not in the reservation. The descriptor may be closed
+ * afterwards.
  */
 static napi_value map_memory(napi_env env, napi_callback_info info)
 {
-	struct mapping *mapping;
-	napi_value argument[3], buffer;
-	uint64_t offset;
-	size_t bytes;
+	napi_value argument[5];
+	double offset, bytes;
+	void *address;
 	int fd, error;
 
-	arguments(env, info, argument, 3);
-	fd = to_int(env, argument[0]);
-	offset = (uint64_t)to_double(env, argument[1]);
-	bytes = (size_t)to_double(env, argument[2]);
-	error = check_memory_file(fd, offset + bytes);
+	arguments(env, info, argument, 5);
+	fd = to_int(env, argument[2]);
+	offset = to_double(env, argument[3]);
+	bytes = to_double(env, argument[4]);
+	address = slice_address(env, argument[0], to_double(env, argument[1]), bytes);
+	error = address ? check_memory_file(fd, (uint64_t)offset + (uint64_t)bytes) : -EINVAL;
 	if (error)
 		return from_int(env, error);
-
-	mapping = malloc(sizeof(*mapping));
-	if (!mapping)
-		return from_int(env, -ENOMEM);
-	mapping->bytes = bytes;
-	mapping->address = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, (off_t)offset);
-	if (mapping->address == MAP_FAILED) {
-		error = errno;
-		free(mapping);
-		return from_int(env, -error);
-	}
+	if (mmap(address, (size_t)bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED | MAP_NORESERVE, fd, (off_t)offset) == MAP_FAILED)
+		return from_int(env, -errno);
 	/* A child made by fork needs none of this, and a core dump must not hold a guest's memory. */
-	madvise(mapping->address, bytes, MADV_DONTFORK);
-	madvise(mapping->address, bytes, MADV_DONTDUMP);
-	adjust_accounting(env, -(int64_t)bytes);
-	NAPI_OK(napi_create_external_arraybuffer(env, mapping->address, bytes, mapping_finalize, mapping, &buffer));
-	NAPI_OK(napi_wrap(env, buffer, mapping, NULL, NULL, NULL));
-	return buffer;
+	madvise(address, (size_t)bytes, MADV_DONTFORK);
+	madvise(address, (size_t)bytes, MADV_DONTDUMP);
+	return from_int(env, 0);
 }
 
-/* unmapMemory(buffer): detaches it (views become empty) and unmaps. 0, or -EINVAL when it was unmapped before. */
+/* unmapMemory(reservation, at, bytes): takes a guest's memory out again. 0, or a negative errno. */
 static napi_value unmap_memory(napi_env env, napi_callback_info info)
 {
-	struct mapping *mapping = NULL;
-	napi_value argument[1];
+	napi_value argument[3];
+	double bytes;
 	void *address;
-	size_t bytes;
 
-	arguments(env, info, argument, 1);
-	if (napi_remove_wrap(env, argument[0], (void **)&mapping) != napi_ok)
+	arguments(env, info, argument, 3);
+	bytes = to_double(env, argument[2]);
+	address = slice_address(env, argument[0], to_double(env, argument[1]), bytes);
+	if (!address)
 		return from_int(env, -EINVAL);
-	/* The finalizer may run inside the call and frees `mapping`: take what is needed first. */
-	address = mapping->address;
-	bytes = mapping->bytes;
-	mapping->address = NULL;
-	NAPI_OK(napi_detach_arraybuffer(env, argument[0]));
-	adjust_accounting(env, (int64_t)bytes);
-	return from_result(env, munmap(address, bytes));
+	return from_result(env, reserve(address, (size_t)bytes) == MAP_FAILED ? -1 : 0);
 }
 
 void memory_register(napi_env env, napi_value exports)
 {
-	adjust_accounting(env, SLICE_BYTES_MAX);
+	export_function(env, exports, "reserveMemory", reserve_memory);
 	export_function(env, exports, "mapMemory", map_memory);
 	export_function(env, exports, "unmapMemory", unmap_memory);
 }

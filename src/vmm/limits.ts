@@ -47,6 +47,10 @@ export const MICROVM_ID_CHARS_MAX = 64;
 /** Guest memory, in MiB. Below the first the guest's kernel does not start. */
 export const GUEST_MEMORY_MIB_MIN = 32;
 export const GUEST_MEMORY_MIB_MAX: number = 64 * KIB;
+/** Guest memory is mapped in slices of so much, and the last of them may be shorter. */
+export const MEMORY_SLICE_BYTES: number = 32 * KIB * KIB;
+/** Address space that is reserved for such slices at once: each time may cost a garbage collection. */
+export const MEMORY_RESERVATION_BYTES: number = 8 * KIB * KIB * KIB;
 /** Longest command line of a guest's kernel (COMMAND_LINE_SIZE of UML). */
 export const COMMAND_LINE_BYTES_MAX = 4_096;
 /** Disks of a UML guest (MAX_DEV in arch/um/drivers/ubd_kern.c). */

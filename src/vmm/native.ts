@@ -13,8 +13,9 @@ interface Binding {
   read(fd: number, bytes: Uint8Array): number;
   write(fd: number, bytes: Uint8Array): number;
   pipe(ends: Int32Array, ours: 0 | 1): number;
-  mapMemory(fd: number, offset: number, bytes: number): ArrayBuffer | number;
-  unmapMemory(memory: ArrayBuffer): number;
+  reserveMemory(bytes: number): ArrayBuffer | number;
+  mapMemory(reservation: ArrayBuffer, at: number, fd: number, offset: number, bytes: number): number;
+  unmapMemory(reservation: ArrayBuffer, at: number, bytes: number): number;
   startPoller(ready: (count: number) => void): ArrayBuffer | number;
   watch(fd: number, token: number, writable: number): number;
   unwatch(fd: number): number;
@@ -117,22 +118,26 @@ export const checked = (what: string, result: number): number => {
   return result;
 };
 
-/** Most bytes of one mapping (SLICE_BYTES_MAX in native/binding/memory.c says why); larger regions are mapped in slices. */
-export const MEMORY_SLICE_BYTES: number = 32 * 1024 * 1024;
+/** Reserves address space to map guest memory into. Throws a `NativeError`. */
+export const reserveMemory = (bytes: number): ArrayBuffer => {
+  const reserved = native().reserveMemory(bytes);
+  if (typeof reserved !== "number") return reserved;
+  throw new NativeError("Reserve address space for guest memory", reserved);
+};
 
 /**
- * Maps a slice of guest memory that came as a descriptor. Throws when it is not a memfd sealed against shrinking or is too short:
- * an access beyond its end would kill this process.
+ * Maps guest memory that came as a descriptor into a reservation. Throws when it is not a memfd sealed against shrinking
+ * or is too short: an access beyond its end would kill this process.
  */
-export const mapMemory = (fd: number, offset: number, bytes: number): ArrayBuffer => {
-  const mapped = native().mapMemory(fd, offset, bytes);
-  if (typeof mapped !== "number") return mapped;
+export const mapMemory = (reservation: ArrayBuffer, at: number, fd: number, offset: number, bytes: number): void => {
+  const error = native().mapMemory(reservation, at, fd, offset, bytes);
+  if (error === 0) return;
   const reasons: Record<number, string> = {
     [-EMEDIUMTYPE]: "is not a memfd",
     [-EPERM]: "is not sealed against shrinking (F_SEAL_SHRINK)",
     [-ERANGE]: `is shorter than the announced region (${String(offset + bytes)} bytes)`,
   };
-  throw new Error(`Guest memory refused: the file ${reasons[mapped] ?? `cannot be mapped (${String(mapped)})`}`);
+  throw new Error(`Guest memory refused: the file ${reasons[error] ?? `cannot be mapped (${String(error)})`}`);
 };
 
 /** What `spawnProcess` starts. */

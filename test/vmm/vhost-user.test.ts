@@ -8,6 +8,7 @@ import { after, before, test } from "node:test";
 
 import { VsockDevice } from "../../src/vmm/devices/vsock.ts";
 import { MemoryMappings } from "../../src/vmm/transports/memory-mappings.ts";
+import { MemorySlices } from "../../src/vmm/transports/memory-slices.ts";
 import { VhostUserBackend, type BackendEnd } from "../../src/vmm/transports/vhost-user.ts";
 import { compile } from "./guest.ts";
 
@@ -29,7 +30,7 @@ const meet = async (what: string): Promise<BackendEnd> => {
   const socket = join(directory, what);
   const { promise, resolve } = Promise.withResolvers<BackendEnd>();
   using device = new VsockDevice(() => {});
-  using mappings = new MemoryMappings(8 * 2 ** 20);
+  using mappings = new MemoryMappings(new MemorySlices(), 8 * 2 ** 20);
   const backend = new VhostUserBackend(socket, device, mappings, resolve);
   const child = spawn(peer, [socket, what], { env: {} });
   const exited = once(child, "exit");

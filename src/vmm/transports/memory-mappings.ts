@@ -1,7 +1,8 @@
 import { fstatSync } from "node:fs";
 
 import type { MemoryRegion } from "../devices/guest-memory.ts";
-import { mapMemory, MEMORY_SLICE_BYTES, native } from "../native.ts";
+import { MEMORY_SLICE_BYTES } from "../limits.ts";
+import type { MemorySlice, MemorySlices } from "./memory-slices.ts";
 
 /** A part of a guest's memory: where the guest has it, and where it lies in the file that came with it. */
 export interface MemoryPart {
@@ -18,12 +19,14 @@ interface Mapping {
 /** One guest's memory, mapped once for all of its devices: each of them is told of the same file anew. */
 export class MemoryMappings implements Disposable {
   readonly #mappings: Mapping[] = [];
-  readonly #buffers: ArrayBuffer[] = [];
+  readonly #slices: MemorySlices;
+  readonly #taken: MemorySlice[] = [];
   readonly #bytesMax: number;
   #bytes = 0;
 
   /** `bytesMax`: of all parts together. A process has only so many mappings, and one guest must not take them all. */
-  constructor(bytesMax: number) {
+  constructor(slices: MemorySlices, bytesMax: number) {
+    this.#slices = slices;
     this.#bytesMax = bytesMax;
   }
 
@@ -38,9 +41,10 @@ export class MemoryMappings implements Disposable {
     this.#bytes += part.bytes;
     const regions: MemoryRegion[] = [];
     for (let done = 0; done < part.bytes; done += MEMORY_SLICE_BYTES) {
-      const buffer = mapMemory(fd, part.offset + done, Math.min(MEMORY_SLICE_BYTES, part.bytes - done));
-      this.#buffers.push(buffer);
-      regions.push({ start: part.start + done, bytes: new Uint8Array(buffer) });
+      const bytes = Math.min(MEMORY_SLICE_BYTES, part.bytes - done);
+      const slice = this.#slices.map(fd, part.offset + done, bytes);
+      this.#taken.push(slice);
+      regions.push({ start: part.start + done, bytes: new Uint8Array(slice.reservation, slice.at, bytes) });
     }
     this.#mappings.push({ key, regions });
     return regions;
@@ -48,7 +52,7 @@ export class MemoryMappings implements Disposable {
 
   /** Unmaps everything: no device may use it any more. */
   [Symbol.dispose](): void {
-    for (const buffer of this.#buffers.splice(0)) native().unmapMemory(buffer);
+    for (const slice of this.#taken.splice(0)) this.#slices.unmap(slice);
     this.#mappings.length = 0;
   }
 }

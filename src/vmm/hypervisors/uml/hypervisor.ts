@@ -25,6 +25,7 @@ import {
 } from "../../limits.ts";
 import type { Drive, Hypervisor, HypervisorProbe, MicroVm, MicroVmConfig } from "../../microvm.ts";
 import { MemoryMappings } from "../../transports/memory-mappings.ts";
+import { MemorySlices } from "../../transports/memory-slices.ts";
 import { VhostUserBackend } from "../../transports/vhost-user.ts";
 import { umlCommandLine } from "./command-line.ts";
 import { ConsolePipe } from "./console-pipe.ts";
@@ -83,11 +84,12 @@ interface ServedDevices {
 const serveDevices = (
   directory: RunDirectory,
   config: MicroVmConfig,
+  slices: MemorySlices,
   frames: FrameBatch,
   setup: DisposableStack,
 ): ServedDevices => {
   const { promise, resolve } = Promise.withResolvers<DeviceError | "stopped">();
-  const mappings = setup.use(new MemoryMappings(config.memoryMib * MIB + MAPPED_MEMORY_BYTES_MORE));
+  const mappings = setup.use(new MemoryMappings(slices, config.memoryMib * MIB + MAPPED_MEMORY_BYTES_MORE));
   const sockets: { socket: string; type: number }[] = [];
   const serve = <Device extends VirtioDevice>(socket: string, device: Device): Device => {
     setup.use(
@@ -122,6 +124,7 @@ export class UmlHypervisor implements Hypervisor {
   readonly #reachable = new Map<string, string>();
   #filter: Uint8Array | null = null;
   readonly #live = new Set<UmlMicroVm>();
+  readonly #slices = new MemorySlices();
   readonly #frames = new FrameBatch();
 
   constructor(options: Partial<VmmOptions> = {}) {
@@ -184,7 +187,7 @@ export class UmlHypervisor implements Hypervisor {
     const directory = setup.use(new RunDirectory(this.#options.runDir, config.id, user));
     const links = setup.use(new DriveDirectory(this.#options.drivesDir, config.id, user));
     const scratch = setup.use(new ScratchDirectory(this.#options.scratchDir, config.id, user, this.#scratchTemplates));
-    const { vsock, net, sockets, ended } = serveDevices(directory, config, this.#frames, setup);
+    const { vsock, net, sockets, ended } = serveDevices(directory, config, this.#slices, this.#frames, setup);
     const pipe = setup.use(new ConsolePipe(config.onConsole ?? null, config.consoleInput ?? null));
     const drives = config.drives.map((drive, i) => this.#placeDrive(drive, i, links));
     const scratchMib = config.scratchMib ?? null;
