@@ -8,9 +8,10 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { getSlots } from "../../src/cli/control.ts";
+import { getControl, getSlots } from "../../src/cli/control.ts";
 import type { RunningHearth } from "../../src/cli/hearth.ts";
 import { logFilesOf, parseStoredRecord } from "../../src/telemetry/index.ts";
+import { SLOTS_MEASURE_MS } from "../../src/wire/limits.ts";
 import type { SlotInfo } from "../../src/wire/slot.ts";
 import { descendants, gone } from "./processes.ts";
 import type { ProcessIdentity } from "./processes.ts";
@@ -133,6 +134,14 @@ export class TestHearth implements AsyncDisposable {
 
   slots(): Promise<readonly SlotInfo[]> {
     return getSlots(this.dataDir);
+  }
+
+  /** The slots with their memory and CPU time as they are now. */
+  async measuredSlots(): Promise<readonly SlotInfo[]> {
+    // Who asks for the metrics has the slots measured, unless that was done just before.
+    await sleep(SLOTS_MEASURE_MS);
+    await getControl(this.dataDir, "/metrics");
+    return this.slots();
   }
 
   /** Lines of a function's log. */

@@ -38,38 +38,6 @@ export const descendants = async (pid: number): Promise<ProcessIdentity[]> => {
   return found;
 };
 
-/** Clock ticks of proc(5) a second: USER_HZ, the same on every Linux of this architecture. */
-const TICK_MS = 10;
-
-const cpuTimesBelow = async (pid: number): Promise<ReadonlyMap<number, number>> => {
-  const times = (await descendants(pid)).map(async (each): Promise<[number, number]> => {
-    const text = await readFile(`/proc/${each.pid}/stat`, "utf8").catch(() => "");
-    // Counted from behind the name: 11 utime, 12 stime.
-    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    return [each.pid, (Number(fields[11] ?? 0) + Number(fields[12] ?? 0)) * TICK_MS];
-  });
-  return new Map(await Promise.all(times));
-};
-
-/**
- * The most CPU time in ms that any process below `pid` takes in every one of `spans` spans of `spanMs`: what runs on and
- * on, and not what happens to be started or ended meanwhile.
- */
-export const steadyCpuBelow = async (pid: number, spans: number, spanMs: number): Promise<number> => {
-  const least = new Map<number, number>();
-  let before = await cpuTimesBelow(pid);
-  for (let span = 0; span < spans; span += 1) {
-    await sleep(spanMs);
-    const now = await cpuTimesBelow(pid);
-    for (const [each, time] of now) {
-      const used = time - (before.get(each) ?? time);
-      least.set(each, Math.min(used, least.get(each) ?? used));
-    }
-    before = now;
-  }
-  return Math.max(0, ...least.values());
-};
-
 /** Waits for processes to end; resolves to those still there after `timeoutMs`. */
 export const gone = async (family: readonly ProcessIdentity[], timeoutMs: number): Promise<ProcessIdentity[]> => {
   const until = Date.now() + timeoutMs;

@@ -81,7 +81,7 @@ const checked: readonly AllowedCall[] = [
 /** By what they are for: memory, descriptors, files, waiting and time, processes and signals, the C library's start. */
 const UNCHECKED = `
   mmap munmap mprotect brk madvise memfd_create ftruncate
-  read write pread64 pwrite64 lseek close close_range dup dup2 dup3 poll ppoll eventfd2 pipe2 signalfd4
+  read write pread64 preadv2 pwrite64 lseek close close_range dup dup2 dup3 poll ppoll eventfd2 pipe2 signalfd4
   epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait sendmsg recvmsg sendto recvfrom bind connect
   open openat access faccessat stat fstat newfstatat readlink readlinkat mkdir mkdirat unlink unlinkat rmdir
   getdents64 fallocate fdatasync
