@@ -153,6 +153,7 @@ const startWorker = async (
   const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
     ...driveDirectories(options.dataDir),
     sharedImagesDir: images.directory,
+    drivePages: options.drivePages,
   });
   const stale = hypervisor.cleanStale();
   if (stale.length > 0) log.warn({ count: stale.length }, "removed what was left of microVMs of an earlier run");

@@ -1,6 +1,7 @@
 import type { Logger, MetricsRegistry } from "../telemetry/index.ts";
 import type { WorkerSlotApi } from "../wire/roles.ts";
 import type { NetworkMode, ReusePolicy } from "../wire/slot.ts";
+import type { DrivePages } from "../vmm/config.ts";
 import type { CpuPolicy } from "../worker/cpu-share.ts";
 import type { Address } from "./settings.ts";
 
@@ -24,6 +25,7 @@ export interface HearthOptions {
   readonly memoryMbMax: number | null;
   readonly slotsMax: number | null;
   readonly cpu: CpuPolicy;
+  readonly drivePages: DrivePages;
   /** microVMs kept booted and waiting. */
   readonly pool: number | null;
   readonly network: NetworkMode | null;

@@ -56,6 +56,7 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
     memoryMbMax: null,
     slotsMax: null,
     cpu: "soft",
+    drivePages: "shared",
     pool,
     network: null,
     nameServers: null,

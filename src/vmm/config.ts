@@ -1,6 +1,12 @@
 import { existsSync, lstatSync, mkdirSync, readFileSync, statfsSync } from "node:fs";
 import { homedir } from "node:os";
 
+/**
+ * `shared`: what guests have in common is in memory once, and a program is there at once. `copied`: no page of memory is
+ * mapped by two guests, whose caches could tell one what the other runs.
+ */
+export type DrivePages = "shared" | "copied";
+
 /** Where things are and how far they go. Everything has a default; `vmmOptions` fills in what is not given. */
 export interface VmmOptions {
   /** The UML kernel. */
@@ -25,6 +31,8 @@ export interface VmmOptions {
   readonly scratchDir: string;
   /** Images below it are visible (read-only) to every microVM without a link or a copy: nothing secret belongs there. */
   readonly sharedImagesDir: string | null;
+  /** Whether guest processes may map the host's own pages of read-only drives, or get copies in their guest's memory. */
+  readonly drivePages: DrivePages;
   /** Host CPUs microVMs may live on. */
   readonly cpus: readonly number[];
   /** False leaves microVMs without cgroups (no limits on the host, no freezing by cgroup). */
@@ -84,6 +92,7 @@ export const vmmOptions = (given: Partial<VmmOptions> = {}): VmmOptions => ({
   drivesDir: given.runDir === undefined ? defaultDrivesDir() : `${given.runDir}.drives`,
   scratchDir: given.runDir === undefined ? defaultScratchDir() : `${given.runDir}.scratch`,
   sharedImagesDir: null,
+  drivePages: "shared",
   cpus: ownCpus(),
   cgroups: true,
   ...given,

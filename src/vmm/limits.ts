@@ -77,8 +77,8 @@ export const CPU_WEIGHT_WHOLE = 1_000;
  */
 export const CPU_QUOTA_PERIOD_US = 20_000;
 export const CPU_QUOTA_US_MIN = 1_000;
-/** Share of a microVM that nobody has given one yet: it boots, after those that work for someone. */
-export const CPU_SHARE_BOOT = 0.25;
+/** Share of a microVM that nobody has given one yet: it boots, and gives way to all that work for someone. */
+export const CPU_SHARE_BOOT = 0.05;
 /** How long freezing may take. */
 export const FREEZE_TIMEOUT_MS = 2_000;
 /** Bytes of a Unix socket's path (sun_path without the final zero). */

@@ -1,4 +1,4 @@
-import type { Drive, GuestDevice, Hypervisor, MicroVm } from "../vmm/microvm.ts";
+import type { CpuShare, Drive, GuestDevice, Hypervisor, MicroVm } from "../vmm/microvm.ts";
 import { BOOT_TIMEOUT_MS, EPHEMERAL_MB_DEFAULT } from "../wire/limits.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import { FromShim, HelloField, SHIM_PORT, SHIM_PROTOCOL_VERSION } from "../wire/shim-protocol.ts";
@@ -34,15 +34,21 @@ export class BootError extends Error {
   override readonly name = "BootError";
 }
 
+/** Said at once. */
+export const WANTED: Promise<void> = Promise.resolve();
+/** What somebody waits for has all of a CPU that it can get, as a function has during its init. */
+const URGENT: CpuShare = { share: 1, hard: false };
+
 /**
- * Boots a microVM up to its shim's hello, with `images` (host paths) as further read-only drives. Throws `BootError`,
- * with nothing left behind, when that fails.
+ * Boots a microVM up to its shim's hello, with `images` (host paths) as further read-only drives; it gives way to those that
+ * work until `wanted` says that somebody waits for it. Throws `BootError`, with nothing left behind, when that fails.
  */
 export const bootMicroVm = async (
   options: BootOptions,
   id: string,
   memoryMib: number,
   images: readonly string[] = [],
+  wanted: Promise<void> = WANTED,
 ): Promise<BootedMicroVm> => {
   const startedMs = performance.now();
   const unique = [...new Set(images)];
@@ -56,6 +62,7 @@ export const bootMicroVm = async (
     ...(options.network === null ? {} : { network: options.network }),
     onConsole: (chunk) => options.onConsole(id, chunk),
   });
+  void wanted.then(() => vm.setCpuShare(URGENT));
   try {
     const link = await shimOf(vm);
     const bootMs = performance.now() - startedMs;

@@ -21,7 +21,7 @@ import type { WorkerReading } from "../telemetry/metrics.ts";
 import type { SlotLease, WorkerApi, WorkerReport } from "../wire/roles.ts";
 import type { SlotInfo, SlotState } from "../wire/slot.ts";
 import type { TraceContext } from "../wire/trace.ts";
-import { bootMicroVm } from "./booted.ts";
+import { bootMicroVm, WANTED } from "./booted.ts";
 import type { BootedMicroVm, BootOptions } from "./booted.ts";
 import { guestMemoryMib } from "./guest-memory.ts";
 import { HostLoad } from "./host-load.ts";
@@ -70,7 +70,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     this.#hostLoad = new HostLoad(options.storagePath);
     this.#pool = new MicroVmPool({
       boot: (memoryMib, images) => this.#boot(memoryMib, images),
-      make: (key) => this.#make(key),
+      make: (key, wanted) => this.#make(key, wanted),
       floor: options.poolFloor,
       memoryBytesMax: totalmem() * POOL_MEMORY_SHARE,
       onError: (error) => options.warn("a microVM for the pool did not boot", error),
@@ -193,10 +193,10 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     return slot;
   }
 
-  async #boot(memoryMib: number, images: readonly string[]): Promise<BootedMicroVm> {
+  async #boot(memoryMib: number, images: readonly string[], wanted: Promise<void> = WANTED): Promise<BootedMicroVm> {
     const id = `vm-${randomUUID().slice(0, 13)}`;
     try {
-      const booted = await bootMicroVm(this.#options.boot, id, memoryMib, images);
+      const booted = await bootMicroVm(this.#options.boot, id, memoryMib, images, wanted);
       this.#options.metrics.boot(booted.bootMs, "ready");
       return booted;
     } catch (error) {
@@ -206,11 +206,11 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   }
 
   /** One for the pool. */
-  async #make({ memoryMib, runtime }: ShelfKey): Promise<BootedMicroVm> {
-    if (runtime === null) return this.#boot(memoryMib, []);
+  async #make({ memoryMib, runtime }: ShelfKey, wanted: Promise<void>): Promise<BootedMicroVm> {
+    if (runtime === null) return this.#boot(memoryMib, [], wanted);
     // The region is in nothing that the runtime gets before its function.
     const image = this.#options.runtime(runtime, "");
-    return prepareRuntime(await this.#boot(memoryMib, image.drives), runtime, image);
+    return prepareRuntime(await this.#boot(memoryMib, image.drives, wanted), runtime, image);
   }
 
   async #microVm(spec: FunctionSpec, images: readonly string[]): Promise<Taken> {

@@ -99,9 +99,19 @@ test("nothing is made while somebody who took one is not served yet", async () =
 test("who finds nothing ready gets what is on its way", async () => {
   const { make, made, pool } = yard();
   const gate = Promise.withResolvers<void>();
-  await using kept = pool({ floor: 1, make: async (key) => (await gate.promise, make(key)) });
+  let isWanted = false;
+  const slowly = async (key: ShelfKey, wanted: Promise<void>): Promise<BootedMicroVm> => {
+    void wanted.then(() => (isWanted = true));
+    await gate.promise;
+    return make(key);
+  };
+  await using kept = pool({ floor: 1, make: slowly });
   kept.expect({ memoryMib: 192, runtime: "a" });
+  await idle();
+  assert.equal(isWanted, false);
   const first = kept.take(ofRuntime("a"));
+  await idle();
+  assert.equal(isWanted, true);
   // That one has its taker already.
   assert.equal((await kept.take(ofRuntime("a"))).result, "none");
   gate.resolve();

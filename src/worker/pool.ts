@@ -10,8 +10,8 @@ const GUESS_BARE = { makeMs: 20, bytesEach: 12 * MIB };
 const GUESS_PREPARED = { makeMs: 150, bytesEach: 64 * MIB };
 
 export interface PoolOptions {
-  /** Boots a microVM, and starts its runtime where the shelf wants one. */
-  readonly make: (key: ShelfKey) => Promise<BootedMicroVm>;
+  /** Boots a microVM, and starts its runtime where the shelf wants one. `wanted` says when somebody waits for it. */
+  readonly make: (key: ShelfKey, wanted: Promise<void>) => Promise<BootedMicroVm>;
   /** Boots one for a request that found nothing, with the images it is going to need. */
   readonly boot: (memoryMib: number, images: readonly string[]) => Promise<BootedMicroVm>;
   /** Kept ready of every kind that is in demand; 0 turns the pool off. */
@@ -105,6 +105,7 @@ export class MicroVmPool implements AsyncDisposable {
         const [making] = shelf.unclaimed;
         if (making === undefined) continue;
         making.claimed = true;
+        making.hurry();
         const booted = await making.made;
         if (booted !== null) return { booted, result: kindOf(shelf.key), settled };
       }
@@ -204,11 +205,12 @@ export class MicroVmPool implements AsyncDisposable {
 
   #make(shelf: Shelf): void {
     const startedAtMs = this.#nowMs();
-    const made = this.#options.make(shelf.key).catch((error: unknown) => {
+    const wanted = Promise.withResolvers<void>();
+    const made = this.#options.make(shelf.key, wanted.promise).catch((error: unknown) => {
       this.#options.onError?.(error);
       return null;
     });
-    const making: Making = { made, claimed: false };
+    const making: Making = { made, claimed: false, hurry: wanted.resolve };
     shelf.making.add(making);
     const work = made.then((booted) => {
       shelf.making.delete(making);

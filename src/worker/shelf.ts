@@ -13,6 +13,8 @@ export interface Making {
   /** Null when it could not be made. */
   readonly made: Promise<BootedMicroVm | null>;
   claimed: boolean;
+  /** Somebody waits for it from now on. */
+  readonly hurry: () => void;
 }
 
 /** Share of a new measurement in a mean. */

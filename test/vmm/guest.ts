@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { chmodSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
@@ -23,7 +23,11 @@ export class TestGuest implements Disposable {
   readonly image: string;
   readonly runDir: string;
 
-  constructor(source: URL = new URL("guest-init.c", import.meta.url)) {
+  /** `files`: further ones of the image, by name. */
+  constructor(
+    source: URL = new URL("guest-init.c", import.meta.url),
+    files: Readonly<Record<string, Uint8Array>> = {},
+  ) {
     this.directory = mkdtempSync(join(tmpdir(), "hv-"));
     chmodSync(this.directory, 0o755);
     this.image = join(this.directory, "root.erofs");
@@ -31,6 +35,7 @@ export class TestGuest implements Disposable {
     const root = join(this.directory, "root");
     for (const name of ["dev", "proc", "tmp"]) mkdirSync(join(root, name), { recursive: true });
     compile(source.pathname, join(root, "init"), ["-static"]);
+    for (const [name, bytes] of Object.entries(files)) writeFileSync(join(root, name), bytes);
     execFileSync("mkfs.erofs", ["--quiet", this.image, root], { env: WITHOUT_SANITIZERS });
   }
 

@@ -4,6 +4,7 @@ import { createLog, LOG_LEVELS } from "../../telemetry/index.ts";
 import type { HostLogFormat, LogLevel, Logger } from "../../telemetry/index.ts";
 import { DRAIN_MS_MAX } from "../../wire/limits.ts";
 import type { NetworkMode, ReusePolicy } from "../../wire/slot.ts";
+import type { DrivePages } from "../../vmm/config.ts";
 import type { CpuPolicy } from "../../worker/cpu-share.ts";
 import { EXIT_OK, usageError } from "../errors.ts";
 import { HYPERVISORS } from "../hearth.ts";
@@ -33,6 +34,7 @@ interface UpOptions extends CommonOptions {
   readonly memory?: number;
   readonly slotsMax?: number;
   readonly cpu: CpuPolicy;
+  readonly images: DrivePages;
   readonly pool?: number;
   readonly network?: NetworkMode;
   readonly nameServer?: readonly string[];
@@ -79,6 +81,14 @@ export const upCommand = (): Command =>
       )
         .choices(["soft", "strict"])
         .default("soft"),
+    )
+    .addOption(
+      new Option(
+        "--images <how>",
+        "shared: microVMs map one copy of runtimes and code in the host's memory; copied: each has its own",
+      )
+        .choices(["shared", "copied"])
+        .default("shared"),
     )
     .option("--pool <count>", "microVMs kept booted and waiting", wholeNumber(0, SLOTS_MAX))
     .addOption(networkOption())
@@ -127,6 +137,7 @@ const run = async (options: UpOptions): Promise<void> => {
     memoryMbMax: options.memory ?? null,
     slotsMax: options.slotsMax ?? null,
     cpu: options.cpu,
+    drivePages: options.images,
     pool: options.pool ?? null,
     network: options.network ?? null,
     nameServers: options.nameServer ?? null,

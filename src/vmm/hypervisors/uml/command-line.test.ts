@@ -13,6 +13,7 @@ const command: UmlCommand = {
   umlDir: "/run/guest",
   name: "uml",
   consoleInput: false,
+  drivePages: "shared",
 };
 
 test("the recipe has what the boot needs", () => {

@@ -1,3 +1,4 @@
+import type { DrivePages } from "../../config.ts";
 import { COMMAND_LINE_BYTES_MAX, UBD_DEVICES_MAX } from "../../limits.ts";
 
 /**
@@ -23,6 +24,7 @@ export interface UmlCommand {
   readonly umlDir: string;
   readonly name: string;
   readonly consoleInput: boolean;
+  readonly drivePages: DrivePages;
 }
 
 /** What would end or split a word of the command line, or be taken for UML's own syntax. */
@@ -64,6 +66,7 @@ export const umlCommandLine = (command: UmlCommand): [string, ...string[]] => {
     `dhash_entries=${String(DENTRY_BUCKETS)}`,
     `ihash_entries=${String(INODE_BUCKETS)}`,
     "quiet",
+    ...(command.drivePages === "copied" ? ["drives=copied"] : []),
     `uml_dir=${command.umlDir}`,
     `umid=${command.name}`,
     ...command.devices.map(

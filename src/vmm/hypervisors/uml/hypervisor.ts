@@ -203,6 +203,7 @@ export class UmlHypervisor implements Hypervisor {
       umlDir: OWN_DIRECTORY,
       name: "uml",
       consoleInput: config.consoleInput !== undefined,
+      drivePages: this.#options.drivePages,
     });
     const violated = Promise.withResolvers<Violation>();
     const { pid, pidfd, entered } = await startJail(
