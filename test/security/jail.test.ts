@@ -225,8 +225,13 @@ test("a running microVM, as the host sees it", async () => {
   const allowed = /^(\/dev\/null|socket:.*|anon_inode:.*|\/memfd:(guest-memory|uml-userspace) \(deleted\)|\/drive0)$/;
   for (const fd of readdirSync(descriptors)) assert.match(readlinkSync(`${descriptors}/${fd}`), allowed);
   for (const pid of processes)
-    for (const fd of readdirSync(`/proc/${String(pid)}/fd`))
-      assert.equal(readlinkSync(`/proc/${String(pid)}/fd/${fd}`), "/memfd:guest-memory (deleted)");
+    for (const fd of readdirSync(`/proc/${String(pid)}/fd`)) {
+      const target = readlinkSync(`/proc/${String(pid)}/fd/${fd}`);
+      if (target === "/memfd:guest-memory (deleted)") continue;
+      // Whose pages it maps, and no more: open for reading only (proc_pid_fdinfo(5), the access mode of O_RDONLY).
+      assert.equal(target, "/drive0");
+      assert.match(readFileSync(`/proc/${String(pid)}/fdinfo/${fd}`, "utf8"), /^flags:\t\d*[04]$/m);
+    }
 
   const mounts = readFileSync(`/proc/${String(kernel)}/mountinfo`, "utf8")
     .trim()

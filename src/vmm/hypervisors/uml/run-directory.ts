@@ -204,7 +204,8 @@ const cleanDirectory = (directory: string): string[] => {
   const cleaned: string[] = [];
   if (!existsSync(directory)) return cleaned;
   for (const name of readdirSync(directory)) {
-    if (name.startsWith(".program-") && isOfDead(name) === true) rmSync(`${directory}/${name}`);
+    // Another monitor may be cleaning up just now.
+    if (name.startsWith(".program-") && isOfDead(name) === true) rmSync(`${directory}/${name}`, { force: true });
     const [mark, start, pid, id] = /^\.owner\.(\d+)-(\d+)\.(.+)$/.exec(name) ?? [];
     if (mark === undefined || !isDead(start, pid)) continue;
     const path = `${directory}/${String(id)}`;
@@ -213,7 +214,7 @@ const cleanDirectory = (directory: string): string[] => {
       rmSync(path, { recursive: true, force: true });
       cleaned.push(String(id));
     }
-    rmSync(`${directory}/${mark}`);
+    rmSync(`${directory}/${mark}`, { force: true });
   }
   return cleaned;
 };
