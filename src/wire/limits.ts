@@ -125,6 +125,15 @@ export const POOL_MEMORY_SHARE: number = 1 / 8;
 export const PREPARE_TIMEOUT_MS = 10_000;
 /** Hearth's own: an idle slot is frozen after this; a thaw costs less than a guest that runs on unasked. */
 export const FREEZE_AFTER_IDLE_MS = 100;
+/**
+ * Hearth's own: a slot that took so much more than when it was last frozen is looked at again after FREEZE_LOOK_MS, and
+ * runs on while at least FREEZE_FALL_BYTES came back to the host between two looks: its kernel gives free memory back
+ * in rounds of some 128 MiB, 50 ms apart (uml-0006). Not beyond FREEZE_AFTER_IDLE_MS_MAX.
+ */
+export const FREEZE_GROWTH_BYTES: number = 32 * MIB;
+export const FREEZE_LOOK_MS = 120;
+export const FREEZE_FALL_BYTES: number = 4 * MIB;
+export const FREEZE_AFTER_IDLE_MS_MAX = 3_000;
 /** Hearth's own: slots of one worker. */
 export const SLOTS_MAX_DEFAULT = 1_000;
 /** Environments a function may gain in one span, refilled continuously ("Lambda function scaling" in AWS's developer guide). */

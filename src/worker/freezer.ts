@@ -1,21 +1,38 @@
 import type { MicroVm } from "../vmm/microvm.ts";
-import { FREEZE_AFTER_IDLE_MS } from "../wire/limits.ts";
+import {
+  FREEZE_AFTER_IDLE_MS,
+  FREEZE_AFTER_IDLE_MS_MAX,
+  FREEZE_FALL_BYTES,
+  FREEZE_GROWTH_BYTES,
+  FREEZE_LOOK_MS,
+} from "../wire/limits.ts";
+
+export interface FreezerParts {
+  readonly vm: Pick<MicroVm, "pause" | "resume">;
+  /** Measures the host memory that the microVM takes. Must not reject. */
+  readonly memoryBytes: () => Promise<number>;
+  readonly onError: (error: unknown) => void;
+}
 
 /**
  * Freezes a microVM once it has been idle for a moment and thaws it before it is used: between invocations nothing
- * of a function runs, as on Lambda, but a busy slot does not pay for a freeze after every invocation.
+ * of a function runs, as on Lambda, but a busy slot does not pay for a freeze after every invocation. One that took much
+ * more memory than before is left running until what it freed has come back to the host.
  */
 export class Freezer {
-  readonly #vm: Pick<MicroVm, "pause" | "resume">;
-  readonly #onError: (error: unknown) => void;
+  readonly #parts: FreezerParts;
   #timer: NodeJS.Timeout | null = null;
+  /** Counts the times that it was idle, so that a look that took long knows whether it still is. */
+  #idleTime = 0;
+  #isIdle = false;
+  /** What it took when it was last frozen. */
+  #frozenBytes = 0;
   /** The freeze or thaw that is under way, or done. */
   #last: Promise<void> = Promise.resolve();
   #frozen = false;
 
-  constructor(vm: Pick<MicroVm, "pause" | "resume">, onError: (error: unknown) => void) {
-    this.#vm = vm;
-    this.#onError = onError;
+  constructor(parts: FreezerParts) {
+    this.#parts = parts;
   }
 
   get frozen(): boolean {
@@ -23,11 +40,10 @@ export class Freezer {
   }
 
   idle(): void {
-    this.#timer ??= setTimeout(() => {
-      this.#timer = null;
-      this.#frozen = true;
-      this.#last = this.#last.then(() => this.#vm.pause()).catch(this.#onError);
-    }, FREEZE_AFTER_IDLE_MS);
+    if (this.#isIdle) return;
+    this.#isIdle = true;
+    this.#idleTime += 1;
+    this.#wait(FREEZE_AFTER_IDLE_MS, 0, null);
   }
 
   /** Resolves when the guest runs. At once when it was not frozen. */
@@ -35,12 +51,33 @@ export class Freezer {
     this.close();
     if (!this.#frozen) return;
     this.#frozen = false;
-    this.#last = this.#last.then(() => this.#vm.resume());
+    this.#last = this.#last.then(() => this.#parts.vm.resume());
     await this.#last;
   }
 
   close(): void {
+    this.#isIdle = false;
     if (this.#timer !== null) clearTimeout(this.#timer);
     this.#timer = null;
+  }
+
+  #wait(ms: number, waitedMs: number, bytesBefore: number | null): void {
+    this.#timer = setTimeout(() => void this.#look(waitedMs + ms, bytesBefore), ms);
+  }
+
+  async #look(waitedMs: number, bytesBefore: number | null): Promise<void> {
+    const idleTime = this.#idleTime;
+    const bytes = await this.#parts.memoryBytes();
+    if (!this.#isIdle || idleTime !== this.#idleTime) return;
+    const grew = bytes - this.#frozenBytes >= FREEZE_GROWTH_BYTES;
+    const falls = bytesBefore === null || bytesBefore - bytes >= FREEZE_FALL_BYTES;
+    if (grew && falls && waitedMs + FREEZE_LOOK_MS <= FREEZE_AFTER_IDLE_MS_MAX) {
+      return this.#wait(FREEZE_LOOK_MS, waitedMs, bytes);
+    }
+    this.#timer = null;
+    this.#frozen = true;
+    this.#frozenBytes = bytes;
+    this.#last = this.#last.then(() => this.#parts.vm.pause()).catch(this.#parts.onError);
+    return this.#last;
   }
 }

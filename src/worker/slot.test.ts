@@ -71,6 +71,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
     attachScratch: () => Promise.resolve("/dev/ubdc"),
     pause: () => Promise.resolve(),
     resume: () => Promise.resolve(),
+    stats: () => Promise.resolve({ pid: 1, cpu: 0, memoryBytes: 1, cpuTimeUs: 1 }),
     setCpuShare: (share: CpuShare) => shares.push(share),
     setBusy: (busy: boolean) => busyness.push(busy),
     kill: (detail: string) => {

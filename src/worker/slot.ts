@@ -169,7 +169,11 @@ export class Slot {
       void booted.vm.exited.then((exit) => this.end(exit.detail));
       booted.vm.setCpuShare(cpuShare(this.spec.memoryMb, this.#services.cpu, "init"));
       booted.vm.setBusy(true);
-      this.#freezer = new Freezer(booted.vm, (error) => this.#services.warn("a slot could not be frozen", error));
+      this.#freezer = new Freezer({
+        vm: booted.vm,
+        memoryBytes: () => this.measure().then(() => this.#memoryBytes),
+        onError: (error) => this.#services.warn("a slot could not be frozen", error),
+      });
       const attach = async (path: string): Promise<GuestDevice> =>
         booted.drives.get(path) ?? (await booted.vm.attachDrive({ path, readOnly: true }));
       const [root, code, scratch, layers] = await steps.attach(() =>
