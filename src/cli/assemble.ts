@@ -9,16 +9,19 @@ import { createMetrics, FunctionLogs } from "../telemetry/index.ts";
 import type { Tracer } from "../telemetry/index.ts";
 import { isReachable } from "../vmm/hypervisors/uml/run-directory.ts";
 import { selectHypervisor } from "../vmm/hypervisors/select.ts";
+import { findMemoryGroups } from "../vmm/jail/memory-groups.ts";
 import { serviceFailure } from "../wire/errors.ts";
 import {
   CONCURRENCY_ACCOUNT_DEFAULT,
   HEARTBEAT_MS,
   MEMORY_MB_DEFAULT,
+  OVERCOMMIT_DEFAULT,
   POOL_FLOOR,
   SLOT_IDLE_MS_DEFAULT,
   SLOTS_MAX_DEFAULT,
 } from "../wire/limits.ts";
 import { WorkerManager } from "../worker-manager/worker-manager.ts";
+import { HostMemory } from "../worker/host-memory.ts";
 import { MicroManager } from "../worker/micro-manager.ts";
 import { openNetworks, type OpenedNetworks } from "../worker/network/open.ts";
 import { loadRuntimeImages } from "../worker/runtime-images.ts";
@@ -28,6 +31,7 @@ import { openTracer } from "./tracing.ts";
 
 /** The queue's events lie in the data directory, and its lock lets one Hearth at a time have them. */
 const INSTANCE = "data-directory";
+const BYTES_PER_MIB = 1024 * 1024;
 
 /**
  * Puts the roles together in one process: store, worker, Placement, Worker Manager, Frontend, in this order, each owned
@@ -135,6 +139,10 @@ const driveDirectories = (dataDir: string): { drivesDir?: string; scratchDir?: s
   return isReachable(drives) ? { drivesDir: drives, scratchDir: scratch } : {};
 };
 
+/** Nominal memory of all slots, in MB: what Lambda calls MB are MiB. */
+const overcommittedMb = async (memory: HostMemory, ratio: number): Promise<number> =>
+  Math.floor(((await memory.read()).totalBytes / BYTES_PER_MIB) * ratio);
+
 interface WorkerParts {
   readonly metrics: ReturnType<typeof createMetrics>;
   readonly tracer: Tracer;
@@ -149,6 +157,7 @@ const startWorker = async (
   { metrics, tracer, logs, code, network: { networks } }: WorkerParts,
 ): Promise<{ worker: MicroManager; hypervisor: { name: string; reason: string } }> => {
   const { log } = options;
+  const memory = new HostMemory(findMemoryGroups());
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
     ...driveDirectories(options.dataDir),
@@ -181,7 +190,7 @@ const startWorker = async (
     storagePath: options.dataDir,
     cpu: options.cpu,
     slotsMax: options.slotsMax ?? SLOTS_MAX_DEFAULT,
-    memoryMbMax: options.memoryMbMax,
+    memoryMbMax: options.memoryMbMax ?? (await overcommittedMb(memory, options.overcommit ?? OVERCOMMIT_DEFAULT)),
     slotIdleMs: SLOT_IDLE_MS_DEFAULT,
     poolFloor: options.pool ?? POOL_FLOOR,
     warmMemoryMb: [MEMORY_MB_DEFAULT],

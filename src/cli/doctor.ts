@@ -1,10 +1,12 @@
 import { execFile } from "node:child_process";
 import { access, constants, readdir, statfs } from "node:fs/promises";
-import { availableParallelism, freemem, release, totalmem } from "node:os";
+import { availableParallelism, release, totalmem } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { fail, ok, textOf, warn, type Finding } from "./finding.ts";
+import { findMemoryGroups } from "../vmm/jail/memory-groups.ts";
+import { HostMemory } from "../worker/host-memory.ts";
 import { forwardDroppers } from "../worker/network/firewalls.ts";
 import { hostNameServers } from "../worker/network/name-servers.ts";
 import { probeNetworks } from "../worker/network/open.ts";
@@ -41,10 +43,10 @@ const machine = async (): Promise<Finding> => {
 };
 
 const memory = async (): Promise<Finding> => {
-  const info = (await textOf("/proc/meminfo")) ?? "";
-  const available = Number(/^MemAvailable:\s*(\d+) kB/m.exec(info)?.[1] ?? freemem() / 1024) * 1024;
-  const what = `${bytes(available)} available of ${bytes(totalmem())}`;
-  return available >= MEMORY_BYTES_WANTED
+  const { totalBytes, availableBytes } = await new HostMemory(findMemoryGroups()).read();
+  const limit = totalBytes < totalmem() ? ", which is what this process's control group may have" : "";
+  const what = `${bytes(availableBytes)} available of ${bytes(totalBytes)}${limit}`;
+  return availableBytes >= MEMORY_BYTES_WANTED
     ? ok("memory", what)
     : warn("memory", what, "Free some: functions need at least 128 MB each.");
 };

@@ -21,8 +21,10 @@ export interface HearthOptions {
   readonly accountId: string;
   readonly region: string;
   readonly hypervisor: HypervisorChoice;
-  /** Nominal memory of all slots together, in MB. */
+  /** Nominal memory of all slots together, in MB; null for `overcommit`. */
   readonly memoryMbMax: number | null;
+  /** The same as a multiple of this host's memory. */
+  readonly overcommit: number | null;
   readonly slotsMax: number | null;
   readonly cpu: CpuPolicy;
   readonly drivePages: DrivePages;

@@ -67,6 +67,17 @@ export const wholeNumber =
     return value;
   };
 
+/** For commander: parses a decimal number over 0 and up to `to`. */
+export const positiveNumber =
+  (to: number) =>
+  (text: string): number => {
+    const value = Number(text);
+    if (!/^\d+(\.\d+)?$/.test(text) || value <= 0 || value > to) {
+      throw new InvalidArgumentError(`A number over 0 and up to ${to} is expected.`);
+    }
+    return value;
+  };
+
 /** For commander: collects a repeated option. */
 export const repeated = (value: string, previous: readonly string[] | undefined): readonly string[] => [
   ...(previous ?? []),

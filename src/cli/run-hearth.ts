@@ -54,6 +54,7 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
     region: REGION_DEFAULT,
     hypervisor: "auto",
     memoryMbMax: null,
+    overcommit: null,
     slotsMax: null,
     cpu: "soft",
     drivePages: "shared",

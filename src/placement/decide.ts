@@ -1,3 +1,4 @@
+import { SLOT_MB_EXPECTED } from "../wire/limits.ts";
 import type { WorkerReport } from "../wire/roles.ts";
 import type { Correlation } from "./demand.ts";
 
@@ -25,8 +26,6 @@ export type Choice =
   | { readonly workerId: null; readonly fullness: null; readonly reason: string };
 
 const MB = 1024 * 1024;
-/** What a slot is reckoned to take of its host before it was ever measured: functions use a part of what they are given. */
-const SLOT_MB_EXPECTED = 64;
 /** Busy slots a CPU and nominal memory a host are reckoned to carry: the oversubscription that the Firecracker paper reports from production. */
 const OVERSUBSCRIPTION = 10;
 const RESOURCES = 7;

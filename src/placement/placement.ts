@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { serviceFailure } from "../wire/errors.ts";
+import { unavailable } from "../wire/exhaustion.ts";
 import { functionGroup } from "../wire/function.ts";
 import { LEASE_MS, PLACEMENT_CANDIDATES } from "../wire/limits.ts";
 import type { PlacementApi, PlacementDecision, PlacementRequest, WorkerReport } from "../wire/roles.ts";
@@ -43,7 +43,8 @@ export class Placement implements PlacementApi {
       groupSlots: this.#fleet.groupSlots(group),
       correlations: this.#demand.correlations(group, nowMs),
     });
-    if (choice.workerId === null) throw serviceFailure(`No worker can take the function: ${choice.reason}.`);
+    if (choice.workerId === null)
+      throw unavailable(`No worker can take the function now: ${choice.reason}. Try again later.`);
     const { workerId, reason } = choice;
     const leaseId = randomUUID();
     const expiresAtMs = nowMs + LEASE_MS;

@@ -141,8 +141,31 @@ export const SCALING_ENVIRONMENTS = 1_000;
 export const SCALING_SPAN_MS = 10_000;
 /** Hearth's own: how often a worker looks for slots to end. */
 export const SLOT_SWEEP_MS = 1_000;
-/** Hearth's own: with less memory available than this a worker ends pool and idle slots. */
+/**
+ * Hearth's own: with less memory available than this, or than this share of a small host's, a worker ends pool and idle
+ * slots, and makes no slot before one of them can go. Twice as much while the host stalls for memory.
+ */
 export const WORKER_MEMORY_RESERVE_BYTES: number = 512 * MIB;
+export const WORKER_MEMORY_RESERVE_SHARE: number = 1 / 8;
+/** Hearth's own: with less than so many reserves available the pool is not filled, so that it does not come and go. */
+export const POOL_RESERVES_MIN = 3;
+/** Hearth's own: how often a worker reads how much memory is available; the kernel tells of a stall at once. */
+export const MEMORY_READ_MS = 250;
+/**
+ * Hearth's own: a host stalls for memory when its tasks wait for some for so long within such a window ("PSI - Pressure
+ * Stall Information" in the kernel's documentation: windows of 500 ms to 10 s), and counts as stalled for so long.
+ */
+export const MEMORY_STALL_US = 50_000;
+export const MEMORY_STALL_WINDOW_US = 500_000;
+export const MEMORY_STALLED_MS = 2_000;
+/** Hearth's own: what a slot is reckoned to take of its host before it was ever measured: functions use a part of what they are given. */
+export const SLOT_MB_EXPECTED = 64;
+/**
+ * Hearth's own: nominal memory of all slots together, as a multiple of the host's. The Firecracker paper (5.4) tested
+ * 20 and more, and tells of 10 in production.
+ */
+export const OVERCOMMIT_DEFAULT = 20;
+export const OVERCOMMIT_MAX = 1_000;
 /** Streamed answers: 200 MB ("Response streaming" in AWS's developer guide). */
 export const RESPONSE_STREAM_BYTES_MAX: number = 200 * MIB;
 

@@ -3,6 +3,7 @@ import { availableParallelism, freemem, totalmem } from "node:os";
 import { readFile } from "node:fs/promises";
 import { setImmediate as turn } from "node:timers/promises";
 import { serviceFailure, slotGone } from "../wire/errors.ts";
+import { unavailable } from "../wire/exhaustion.ts";
 import { functionGroup } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import type { InvocationRequest, InvocationResult, InvocationStream } from "../wire/invocation.ts";
@@ -28,6 +29,8 @@ import { HostLoad } from "./host-load.ts";
 import { BufferedSink, StreamingSink } from "./invocation.ts";
 import { MicroVmPool } from "./pool.ts";
 import type { Taken } from "./pool.ts";
+import { nominalRoom } from "./pressure.ts";
+import type { IdleSlot } from "./pressure.ts";
 import { prepareRuntime } from "./preparation.ts";
 import type { ShelfKey } from "./shelf.ts";
 import { mayTakePrepared, Slot } from "./slot.ts";
@@ -37,8 +40,8 @@ export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "cha
   readonly boot: BootOptions;
   /** Most slots at once. */
   readonly slotsMax: number;
-  /** Nominal memory of all slots together, in MB; null for no limit but the host's own. */
-  readonly memoryMbMax: number | null;
+  /** Nominal memory of all slots together, in MB. */
+  readonly memoryMbMax: number;
   /** How long an idle slot is kept. */
   readonly slotIdleMs: number;
   /** A directory on the file system that slots and code use. */
@@ -142,7 +145,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       cpus: availableParallelism(),
       memoryBytesTotal: totalmem(),
       memoryBytesAvailable: await memoryBytesAvailable(),
-      memoryMbCommitted: slots.reduce((sum, slot) => sum + slot.spec.memoryMb, 0),
+      memoryMbCommitted: this.#committedMb,
       slots: slots.length,
       slotsMax: this.#options.slotsMax,
       busy: slots.filter((slot) => slot.info.state === "Busy").length,
@@ -244,18 +247,29 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   /** Room for one more slot: slots that have been idle longest give way. A busy one never does. */
   #makeRoom(memoryMb: number): void {
     const { slotsMax, memoryMbMax } = this.#options;
-    const idle = this.#idleSlots();
-    for (;;) {
-      const committedMb = [...this.#slots.values()].reduce((sum, slot) => sum + slot.spec.memoryMb, 0);
-      const fits = memoryMbMax === null || committedMb + memoryMb <= memoryMbMax;
-      if (this.#slots.size < slotsMax && fits) return;
-      const oldest = idle.shift();
-      if (oldest === undefined) {
-        const limit = fits ? `all of its ${slotsMax} slots` : `${committedMb} of its ${memoryMbMax} MB`;
-        throw serviceFailure(`Worker ${this.workerId} has ${limit} in use and none idle: try again later.`);
-      }
-      void oldest.end("pressure");
+    const usedMb = this.#committedMb;
+    const use = { slotsMax, memoryMbMax, slots: this.#slots.size, memoryMb: usedMb };
+    const room = nominalRoom(use, memoryMb, this.#idle());
+    if (room.fits) {
+      for (const { slotId } of room.end) void this.endSlot(slotId, "pressure");
+      return;
     }
+    throw unavailable(
+      room.lacks === "slots"
+        ? `Worker ${this.workerId} has all of its ${slotsMax} slots in use and none idle. Try again when fewer invocations run, or raise its limit (\`--slots-max\`).`
+        : `Worker ${this.workerId} has promised ${usedMb} of at most ${memoryMbMax} MB of memory to functions that run, and a further ${memoryMb} MB do not fit. Try again when fewer run, or raise the limit (\`--overcommit\` or \`--memory\`).`,
+    );
+  }
+
+  get #committedMb(): number {
+    let memoryMb = 0;
+    for (const slot of this.#slots.values()) memoryMb += slot.spec.memoryMb;
+    return memoryMb;
+  }
+
+  /** Those that may be ended, longest idle first. */
+  #idle(): IdleSlot[] {
+    return this.#idleSlots().map(({ info: { slotId, memoryMb, memoryBytes } }) => ({ slotId, memoryMb, memoryBytes }));
   }
 
   #idleSlots(): Slot[] {

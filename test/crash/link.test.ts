@@ -121,7 +121,7 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       storagePath: directory,
       cpu: "soft",
       slotsMax: 10,
-      memoryMbMax: null,
+      memoryMbMax: 10_000,
       slotIdleMs: 60_000,
       poolFloor: 0,
       warmMemoryMb: [],

@@ -2,7 +2,7 @@ import { Option } from "commander";
 import type { Command } from "commander";
 import { createLog, LOG_LEVELS } from "../../telemetry/index.ts";
 import type { HostLogFormat, LogLevel, Logger } from "../../telemetry/index.ts";
-import { DRAIN_MS_MAX } from "../../wire/limits.ts";
+import { DRAIN_MS_MAX, OVERCOMMIT_DEFAULT, OVERCOMMIT_MAX } from "../../wire/limits.ts";
 import type { NetworkMode, ReusePolicy } from "../../wire/slot.ts";
 import type { DrivePages } from "../../vmm/config.ts";
 import type { CpuPolicy } from "../../worker/cpu-share.ts";
@@ -10,7 +10,15 @@ import { EXIT_OK, usageError } from "../errors.ts";
 import { HYPERVISORS } from "../hearth.ts";
 import type { HypervisorChoice } from "../hearth.ts";
 import type { Output } from "../output.ts";
-import { command, dataDirOption, nameServerOption, networkOption, outputOf, wholeNumber } from "../program.ts";
+import {
+  command,
+  dataDirOption,
+  nameServerOption,
+  networkOption,
+  outputOf,
+  positiveNumber,
+  wholeNumber,
+} from "../program.ts";
 import type { CommonOptions } from "../program.ts";
 import { hostHearth } from "../run-hearth.ts";
 import type { HostedHearth } from "../run-hearth.ts";
@@ -32,6 +40,7 @@ interface UpOptions extends CommonOptions {
   readonly auth: "sigv4" | "none";
   readonly hypervisor: HypervisorChoice;
   readonly memory?: number;
+  readonly overcommit: number;
   readonly slotsMax?: number;
   readonly cpu: CpuPolicy;
   readonly images: DrivePages;
@@ -55,6 +64,7 @@ export const upCommand = (): Command =>
     "hearth up",
     "hearth up --listen 127.0.0.1:8080 --data-dir ./data",
     "hearth up --reuse never --pool 20",
+    "hearth up --overcommit 4        # 4 times this host's memory for all slots together",
     "hearth up --metrics 127.0.0.1:9071",
     "hearth up --otlp http://127.0.0.1:4318",
     "hearth up --auth none          # on the loopback only",
@@ -72,7 +82,19 @@ export const upCommand = (): Command =>
       otlpEndpoint,
     )
     .addOption(new Option("--hypervisor <name>", "what microVMs run on").choices(HYPERVISORS).default("auto"))
-    .option("--memory <MB>", "nominal memory of all slots together", wholeNumber(128, MEMORY_MB_TOTAL_MAX))
+    .addOption(
+      new Option(
+        "--overcommit <ratio>",
+        "memory promised to all slots together, as a multiple of this host's (or of its control group's)",
+      )
+        .argParser(positiveNumber(OVERCOMMIT_MAX))
+        .default(OVERCOMMIT_DEFAULT),
+    )
+    .addOption(
+      new Option("--memory <MB>", "the same in MB")
+        .argParser(wholeNumber(128, MEMORY_MB_TOTAL_MAX))
+        .conflicts("overcommit"),
+    )
     .option("--slots-max <count>", "slots at most", wholeNumber(1, SLOTS_MAX))
     .addOption(
       new Option(
@@ -135,6 +157,7 @@ const run = async (options: UpOptions): Promise<void> => {
     region: options.region,
     hypervisor: options.hypervisor,
     memoryMbMax: options.memory ?? null,
+    overcommit: options.overcommit,
     slotsMax: options.slotsMax ?? null,
     cpu: options.cpu,
     drivePages: options.images,

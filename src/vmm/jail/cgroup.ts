@@ -38,13 +38,14 @@ export interface CgroupLayout {
   readonly parents: ReadonlyMap<string, string>;
 }
 
-interface Mount {
+export interface Mount {
   readonly point: string;
   readonly type: string;
   readonly options: readonly string[];
 }
 
-const mounts = (): Mount[] =>
+/** What is mounted in our namespace. */
+export const mounts = (): Mount[] =>
   readFileSync("/proc/self/mountinfo", "utf8")
     .split("\n")
     .flatMap((line) => {
@@ -55,7 +56,7 @@ const mounts = (): Mount[] =>
     });
 
 /** Our own group in a hierarchy: groups of microVMs are made below it, within whatever limits were given to us. */
-const ownGroup = (controller: string): string => {
+export const ownGroup = (controller: string): string => {
   for (const line of readFileSync("/proc/self/cgroup", "utf8").split("\n")) {
     const [, controllers, ...path] = line.split(":");
     if (controllers?.split(",").includes(controller) === true) return path.join(":").replace(/\/$/, "");
@@ -95,7 +96,7 @@ const detectV2 = (all: readonly Mount[]): CgroupLayout | null => {
   if (mount === undefined) return null;
   const available = readFileSync(`${mount.point}/cgroup.controllers`, "utf8").trim().split(" ");
   if (!V2_CONTROLLERS.every((controller) => available.includes(controller))) return null;
-  const own = `${mount.point}${ownGroup("").replace(new RegExp(`/${GROUP}-monitor$`), "")}`;
+  const own = `${mount.point}${withoutLeaf(ownGroup(""))}`;
   enableV2(own);
   const parent = `${own}/${GROUP}`;
   mkdirSync(parent, { recursive: true });
@@ -103,6 +104,9 @@ const detectV2 = (all: readonly Mount[]): CgroupLayout | null => {
   writeFileSync(`${parent}/cgroup.subtree_control`, V2_CONTROLLERS.map((controller) => `+${controller}`).join(" "));
   return { version: 2, parents: new Map([["unified", parent]]) };
 };
+
+/** The group that was ours before we moved to a leaf of it. */
+export const withoutLeaf = (group: string): string => group.replace(new RegExp(`/${GROUP}-monitor$`), "");
 
 /** What this host has and lets us use. Throws with the reason when nothing of it can be used. */
 export const detectCgroups = (): CgroupLayout => {
