@@ -52,6 +52,7 @@ const report = (workerId: string, random: () => number, atMs: number): WorkerRep
     cpus: 64,
     memoryBytesTotal: 256 * GIB,
     memoryBytesAvailable: (256 - slots / 4) * GIB,
+    memoryBytesIdle: 0,
     memoryMbCommitted: slots * 512,
     slots,
     slotsMax: 3_000,

@@ -139,10 +139,6 @@ const driveDirectories = (dataDir: string): { drivesDir?: string; scratchDir?: s
   return isReachable(drives) ? { drivesDir: drives, scratchDir: scratch } : {};
 };
 
-/** Nominal memory of all slots, in MB: what Lambda calls MB are MiB. */
-const overcommittedMb = async (memory: HostMemory, ratio: number): Promise<number> =>
-  Math.floor(((await memory.read()).totalBytes / BYTES_PER_MIB) * ratio);
-
 interface WorkerParts {
   readonly metrics: ReturnType<typeof createMetrics>;
   readonly tracer: Tracer;
@@ -158,6 +154,7 @@ const startWorker = async (
 ): Promise<{ worker: MicroManager; hypervisor: { name: string; reason: string } }> => {
   const { log } = options;
   const memory = new HostMemory(findMemoryGroups());
+  const { totalBytes } = await memory.read();
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
     ...driveDirectories(options.dataDir),
@@ -190,7 +187,11 @@ const startWorker = async (
     storagePath: options.dataDir,
     cpu: options.cpu,
     slotsMax: options.slotsMax ?? SLOTS_MAX_DEFAULT,
-    memoryMbMax: options.memoryMbMax ?? (await overcommittedMb(memory, options.overcommit ?? OVERCOMMIT_DEFAULT)),
+    memory: () => memory.read(),
+    memoryBytesTotal: totalBytes,
+    memoryGroup: await memory.limitedGroup(),
+    memoryMbMax:
+      options.memoryMbMax ?? Math.floor((totalBytes / BYTES_PER_MIB) * (options.overcommit ?? OVERCOMMIT_DEFAULT)),
     slotIdleMs: SLOT_IDLE_MS_DEFAULT,
     poolFloor: options.pool ?? POOL_FLOOR,
     warmMemoryMb: [MEMORY_MB_DEFAULT],

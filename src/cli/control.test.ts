@@ -29,6 +29,7 @@ const worker = {
   cpus: 1,
   memoryBytesTotal: 1,
   memoryBytesAvailable: 1,
+  memoryBytesIdle: 0,
   memoryMbCommitted: 1,
   slots: 1,
   slotsMax: 1,

@@ -21,6 +21,7 @@ const statsAt = (atMs: number, pid = 1): ControlStats => ({
     cpus: 2,
     memoryBytesTotal: 8 * 2 ** 30,
     memoryBytesAvailable: 6 * 2 ** 30,
+    memoryBytesIdle: 0,
     memoryMbCommitted: 384,
     slots: 3,
     slotsMax: 1000,

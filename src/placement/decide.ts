@@ -74,9 +74,11 @@ const correlated = (worker: FleetWorker, { correlations }: Wanted): number => {
   return weighted / (worker.report.slots + worker.promisedSlots + 1);
 };
 
-/** Never a worker that drains or has no memory. One whose slots are all taken may still end an idle one. */
-const fits = (worker: FleetWorker, wanted: Wanted): boolean =>
-  !worker.report.draining && worker.report.memoryBytesAvailable / MB > promisedMbOf(worker) + expectedMb(wanted);
+/** Never a worker that drains or has no memory. One whose slots or memory are all taken may still end idle ones. */
+const fits = (worker: FleetWorker, wanted: Wanted): boolean => {
+  const { draining, memoryBytesAvailable, memoryBytesIdle } = worker.report;
+  return !draining && (memoryBytesAvailable + memoryBytesIdle) / MB > promisedMbOf(worker) + expectedMb(wanted);
+};
 
 /** What a place costs; the smaller the better. Infinite where the slot does not fit. */
 export const costOf = (worker: FleetWorker, wanted: Wanted): number => {
@@ -105,7 +107,7 @@ export const decide = (workers: readonly FleetWorker[], wanted: Wanted): Choice 
     const why =
       workers.length === 0
         ? "there is no worker"
-        : `none of ${workers.length} workers has room for ${wanted.memoryMb} MB`;
+        : `none of ${workers.length} workers takes new slots and has memory left for one of ${wanted.memoryMb} MB`;
     return { workerId: null, fullness: null, reason: why };
   }
   const { worst } = fullnessOf(best, wanted);

@@ -18,6 +18,7 @@ const report = (workerId: string, changes: Partial<WorkerReport> = {}): WorkerRe
   cpus: 2,
   memoryBytesTotal: 8 * GIB,
   memoryBytesAvailable: 6 * GIB,
+  memoryBytesIdle: 0,
   memoryMbCommitted: 0,
   slots: 0,
   slotsMax: 100,
@@ -64,8 +65,15 @@ test("a draining worker and one without memory are never chosen", () => {
     wanted,
   );
   assert.equal(choice.workerId, null);
-  assert.match(choice.reason, /none of 2 workers has room for 128 MB/);
+  assert.match(choice.reason, /none of 2 workers takes new slots and has memory left for one of 128 MB/);
   assert.match(decide([], wanted).reason, /no worker/);
+});
+
+test("one without memory is chosen while it has idle slots that can go", () => {
+  const tight = { memoryBytesAvailable: 0, memoryBytesIdle: 100 * 1024 ** 2 };
+  assert.equal(decide(fleetOf(report("tight", tight)), wanted).workerId, "tight");
+  assert.equal(decide(fleetOf(report("tight", tight), report("roomy")), wanted).workerId, "roomy");
+  assert.equal(decide(fleetOf(report("tight", { ...tight, memoryBytesIdle: 1 })), wanted).workerId, null);
 });
 
 test("the choice is the cheapest place of all that there are, in fleets made at random", () => {
@@ -106,7 +114,7 @@ test("memory that was promised counts as what slots take, not as what they may t
   for (let made = 0; made < 60; made += 1) await placement.place({ ...request, memoryMb: 10_240 });
   await assert.rejects(async () => {
     for (let made = 0; made < 60; made += 1) await placement.place({ ...request, memoryMb: 10_240 });
-  }, /none of 1 workers has room for 10240 MB/);
+  }, /none of 1 workers takes new slots and has memory left for one of 10240 MB/);
 });
 
 test("slots of one function spread over workers", async () => {

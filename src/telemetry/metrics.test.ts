@@ -22,6 +22,7 @@ const reading = (workerId: string): MetricsReading => ({
         cpus: 2,
         memoryBytesTotal: 1000,
         memoryBytesAvailable: 400,
+        memoryBytesIdle: 0,
         memoryMbCommitted: 3,
         slots: 3,
         slotsMax: 9,

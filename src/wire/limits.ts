@@ -149,11 +149,12 @@ export const WORKER_MEMORY_RESERVE_BYTES: number = 512 * MIB;
 export const WORKER_MEMORY_RESERVE_SHARE: number = 1 / 8;
 /** Hearth's own: with less than so many reserves available the pool is not filled, so that it does not come and go. */
 export const POOL_RESERVES_MIN = 3;
-/** Hearth's own: how often a worker reads how much memory is available; the kernel tells of a stall at once. */
+/** Hearth's own: how often a worker reads how much memory is available; where it may the kernel tells of a stall at once. */
 export const MEMORY_READ_MS = 250;
 /**
  * Hearth's own: a host stalls for memory when its tasks wait for some for so long within such a window ("PSI - Pressure
- * Stall Information" in the kernel's documentation: windows of 500 ms to 10 s), and counts as stalled for so long.
+ * Stall Information" in the kernel's documentation: windows of 500 ms to 10 s), or for such a share of the time between
+ * two readings, and counts as stalled for so long.
  */
 export const MEMORY_STALL_US = 50_000;
 export const MEMORY_STALL_WINDOW_US = 500_000;

@@ -73,6 +73,8 @@ export interface WorkerReport {
   readonly cpus: number;
   readonly memoryBytesTotal: number;
   readonly memoryBytesAvailable: number;
+  /** What its pool and idle slots take, as measured: it ends them where the available does not do. */
+  readonly memoryBytesIdle: number;
   /** Nominal memory of its slots, in MB. */
   readonly memoryMbCommitted: number;
   readonly slots: number;

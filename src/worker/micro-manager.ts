@@ -1,6 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { availableParallelism, freemem, totalmem } from "node:os";
-import { readFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
 import { setImmediate as turn } from "node:timers/promises";
 import { serviceFailure, slotGone } from "../wire/errors.ts";
 import { unavailable } from "../wire/exhaustion.ts";
@@ -16,7 +15,6 @@ import {
   SLOT_SWEEP_MS,
   SLOTS_MEASURE_MS,
   SLOTS_MEASURED_AT_ONCE,
-  WORKER_MEMORY_RESERVE_BYTES,
 } from "../wire/limits.ts";
 import type { WorkerReading } from "../telemetry/metrics.ts";
 import type { SlotLease, WorkerApi, WorkerReport } from "../wire/roles.ts";
@@ -26,10 +24,12 @@ import { bootMicroVm, WANTED } from "./booted.ts";
 import type { BootedMicroVm, BootOptions } from "./booted.ts";
 import { guestMemoryMib } from "./guest-memory.ts";
 import { HostLoad } from "./host-load.ts";
+import type { MemoryReading } from "./host-memory.ts";
 import { BufferedSink, StreamingSink } from "./invocation.ts";
+import { MemoryKeeper } from "./memory-keeper.ts";
 import { MicroVmPool } from "./pool.ts";
 import type { Taken } from "./pool.ts";
-import { nominalRoom } from "./pressure.ts";
+import { expectedBytes, nominalRoom } from "./pressure.ts";
 import type { IdleSlot } from "./pressure.ts";
 import { prepareRuntime } from "./preparation.ts";
 import type { ShelfKey } from "./shelf.ts";
@@ -42,6 +42,12 @@ export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "cha
   readonly slotsMax: number;
   /** Nominal memory of all slots together, in MB. */
   readonly memoryMbMax: number;
+  /** Reads how much memory there is; must not reject. */
+  readonly memory: () => Promise<MemoryReading>;
+  /** All of it, in bytes. */
+  readonly memoryBytesTotal: number;
+  /** Directory of the control group whose stalls for memory count; null for those of the whole host. */
+  readonly memoryGroup: string | null;
   /** How long an idle slot is kept. */
   readonly slotIdleMs: number;
   /** A directory on the file system that slots and code use. */
@@ -63,6 +69,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   readonly #listeners: Set<(slot: SlotInfo) => void> = new Set();
   readonly #finishing: Set<Promise<void>> = new Set();
   readonly #sweep: NodeJS.Timeout;
+  readonly #memory: MemoryKeeper;
   #draining = false;
   #measuredAtMs = Number.NEGATIVE_INFINITY;
   #measuring: Promise<void> = Promise.resolve();
@@ -75,8 +82,16 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       boot: (memoryMib, images) => this.#boot(memoryMib, images),
       make: (key, wanted) => this.#make(key, wanted),
       floor: options.poolFloor,
-      memoryBytesMax: totalmem() * POOL_MEMORY_SHARE,
+      memoryBytesMax: options.memoryBytesTotal * POOL_MEMORY_SHARE,
+      mayMake: () => this.#memory.mayFillPool,
       onError: (error) => options.warn("a microVM for the pool did not boot", error),
+    });
+    this.#memory = new MemoryKeeper({
+      read: options.memory,
+      group: options.memoryGroup,
+      pool: this.#pool,
+      idle: () => this.#idle(),
+      end: (slotId) => this.endSlot(slotId, "pressure"),
     });
     this.#services = {
       ...options,
@@ -86,7 +101,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     for (const memoryMb of options.warmMemoryMb) {
       this.#pool.expect({ memoryMib: guestMemoryMib(memoryMb), runtime: null });
     }
-    this.#sweep = setInterval(() => void this.#sweepSlots(), SLOT_SWEEP_MS);
+    this.#sweep = setInterval(() => this.#sweepSlots(), SLOT_SWEEP_MS);
     this.#sweep.unref();
   }
 
@@ -139,12 +154,14 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
 
   async report(): Promise<WorkerReport> {
     const slots = [...this.#slots.values()];
+    const memory = await this.#memory.read();
     return {
       workerId: this.workerId,
       atMs: this.#options.nowMs(),
       cpus: availableParallelism(),
-      memoryBytesTotal: totalmem(),
-      memoryBytesAvailable: await memoryBytesAvailable(),
+      memoryBytesTotal: memory.totalBytes,
+      memoryBytesAvailable: memory.availableBytes,
+      memoryBytesIdle: this.#pool.readyBytes + this.#idle().reduce((sum, { memoryBytes }) => sum + memoryBytes, 0),
       memoryMbCommitted: this.#committedMb,
       slots: slots.length,
       slotsMax: this.#options.slotsMax,
@@ -175,6 +192,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#draining = true;
     clearInterval(this.#sweep);
+    this.#memory[Symbol.dispose]();
     await Promise.all([...this.#slots.values()].map((slot) => slot.end("drain")));
     await this.#pool[Symbol.asyncDispose]();
     await Promise.all(this.#finishing);
@@ -250,15 +268,22 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     const usedMb = this.#committedMb;
     const use = { slotsMax, memoryMbMax, slots: this.#slots.size, memoryMb: usedMb };
     const room = nominalRoom(use, memoryMb, this.#idle());
-    if (room.fits) {
-      for (const { slotId } of room.end) void this.endSlot(slotId, "pressure");
-      return;
+    if (!room.fits) {
+      throw unavailable(
+        room.lacks === "slots"
+          ? `Worker ${this.workerId} has all of its ${slotsMax} slots in use and none idle. Try again when fewer invocations run, or raise its limit (\`--slots-max\`).`
+          : `Worker ${this.workerId} has promised ${usedMb} of at most ${memoryMbMax} MB of memory to functions that run, and a further ${memoryMb} MB do not fit. Try again when fewer run, or raise the limit (\`--overcommit\` or \`--memory\`).`,
+      );
     }
-    throw unavailable(
-      room.lacks === "slots"
-        ? `Worker ${this.workerId} has all of its ${slotsMax} slots in use and none idle. Try again when fewer invocations run, or raise its limit (\`--slots-max\`).`
-        : `Worker ${this.workerId} has promised ${usedMb} of at most ${memoryMbMax} MB of memory to functions that run, and a further ${memoryMb} MB do not fit. Try again when fewer run, or raise the limit (\`--overcommit\` or \`--memory\`).`,
-    );
+    this.#memory.end(room.end);
+    this.#memory.makeRoom(memoryMb, this.#startingBytes);
+  }
+
+  /** What slots are reckoned to take yet that are not through with their init. */
+  get #startingBytes(): number {
+    let bytes = 0;
+    for (const { info } of this.#slots.values()) if (info.state === "Init") bytes += expectedBytes(info.memoryMb);
+    return bytes;
   }
 
   get #committedMb(): number {
@@ -278,17 +303,13 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       .sort((a, b) => a.info.since - b.info.since);
   }
 
-  /** Ends what has been idle or has lived too long, and idle slots while the host is short of memory. */
-  async #sweepSlots(): Promise<void> {
+  /** Ends what has been idle or has lived too long. */
+  #sweepSlots(): void {
     const nowMs = this.#options.nowMs();
     for (const slot of this.#idleSlots()) {
       if (nowMs - slot.info.since > this.#options.slotIdleMs) void slot.end("idle");
       else if (nowMs - slot.createdAtMs > SLOT_AGE_MS_MAX) void slot.end("age");
     }
-    if ((await memoryBytesAvailable()) > WORKER_MEMORY_RESERVE_BYTES) return;
-    this.#pool.shed(Number.MAX_SAFE_INTEGER);
-    const idle = this.#idleSlots();
-    for (const slot of idle.slice(0, Math.ceil(idle.length / 4))) void slot.end("pressure");
   }
 }
 
@@ -310,11 +331,4 @@ const countGroups = (slots: readonly Slot[]): number[] => {
     counts[group] = (counts[group] ?? 0) + 1;
   }
   return counts;
-};
-
-/** MemAvailable of /proc/meminfo, in bytes: what can be had without swapping (proc(5)). */
-const memoryBytesAvailable = async (): Promise<number> => {
-  const text = await readFile("/proc/meminfo", "utf8").catch(() => "");
-  const kib = /^MemAvailable:\s+(\d+) kB/m.exec(text)?.[1];
-  return kib === undefined ? freemem() : Number(kib) * 1024;
 };

@@ -165,8 +165,25 @@ test("when memory is short those that take most go first", async () => {
   kept.expect({ memoryMib: 192, runtime: null });
   kept.expect({ memoryMib: 192, runtime: "a" });
   await idle();
-  assert.equal(kept.shed(3), 3);
+  assert.equal(kept.readyBytes, 2 * (8 + 64) * MIB);
+  // As few as will do: the bare ones give 8 MiB each, the prepared ones 64.
+  assert.equal(kept.shed(130 * MIB).bytes, 136 * MIB);
   assert.deepEqual(kept.ready, { bare: 1, prepared: 0 });
+  assert.equal(kept.shed(Number.MAX_SAFE_INTEGER).bytes, 8 * MIB);
+  assert.equal(kept.readyBytes, 0);
+});
+
+test("while memory is short nothing is made ahead, and what is asked for still is", async () => {
+  const { made, pool } = yard();
+  let mayMake = false;
+  await using kept = pool({ floor: 2, mayMake: () => mayMake });
+  kept.expect({ memoryMib: 192, runtime: null });
+  assert.equal((await use(kept, ofSize(192))).result, "none");
+  assert.deepEqual(made, ["booted 192 code"]);
+  mayMake = true;
+  kept.sweep();
+  await idle();
+  assert.deepEqual(kept.ready, { bare: 2, prepared: 0 });
 });
 
 test("a floor of 0 makes nothing ahead", async () => {

@@ -19,6 +19,8 @@ export interface PoolOptions {
   readonly max?: number;
   /** Host memory of all that stand ready together, in bytes. */
   readonly memoryBytesMax?: number;
+  /** Whether more may be made now. */
+  readonly mayMake?: () => boolean;
   readonly nowMs?: () => number;
   readonly onError?: (error: unknown) => void;
 }
@@ -116,17 +118,30 @@ export class MicroVmPool implements AsyncDisposable {
     }
   }
 
-  /** Ends up to `count` ready microVMs, those that take most first: memory is short. Returns how many. */
-  shed(count: number): number {
+  /** Host memory of all that stand ready, as last measured. */
+  get readyBytes(): number {
+    let bytes = 0;
+    for (const shelf of this.#shelves.values()) bytes += shelf.ready.length * shelf.bytesEach;
+    return bytes;
+  }
+
+  /**
+   * Ends ready microVMs until they give back `bytes`, those that take most first: memory is short. Returns what they
+   * give back, and when it is back.
+   */
+  shed(bytes: number): { readonly bytes: number; readonly done: Promise<unknown> } {
     const shelves = [...this.#shelves.values()].sort((a, b) => b.bytesEach - a.bytesEach);
-    let ended = 0;
+    const ends: Promise<unknown>[] = [];
+    let shedBytes = 0;
     for (const shelf of shelves) {
-      for (const booted of shelf.ready.splice(0, count - ended)) {
-        ended += 1;
-        void booted.vm.kill("the host is short of memory");
+      while (shedBytes < bytes) {
+        const booted = shelf.ready.shift();
+        if (booted === undefined) break;
+        ends.push(booted.vm.kill("the host is short of memory"));
+        shedBytes += shelf.bytesEach;
       }
     }
-    return ended;
+    return { bytes: shedBytes, done: Promise.all(ends) };
   }
 
   /** Ends what is not wanted any more, and makes what is missing. Called by itself every POOL_SWEEP_MS. */
@@ -176,7 +191,7 @@ export class MicroVmPool implements AsyncDisposable {
   }
 
   #fill(): void {
-    if (this.#closed) return;
+    if (this.#closed || this.#options.mayMake?.() === false) return;
     const nowMs = this.#nowMs();
     while (this.#makes.size < this.#makesMax) {
       // The emptiest first, in relation to what it should have.

@@ -1,4 +1,9 @@
-import { SLOT_MB_EXPECTED } from "../wire/limits.ts";
+import {
+  POOL_RESERVES_MIN,
+  SLOT_MB_EXPECTED,
+  WORKER_MEMORY_RESERVE_BYTES,
+  WORKER_MEMORY_RESERVE_SHARE,
+} from "../wire/limits.ts";
 
 /*
  * What a worker ends when it has too little of something. Pure: readings in, decisions out.
@@ -44,4 +49,46 @@ export const nominalRoom = (use: NominalUse, memoryMb: number, idle: readonly Id
     end.push(next);
   }
   throw new Error("unreachable: the last round returns");
+};
+
+/** What there is of memory, in bytes, and whether the host's tasks wait for it. */
+export interface MemoryState {
+  readonly totalBytes: number;
+  readonly availableBytes: number;
+  readonly isStalled: boolean;
+}
+
+/** What is to stay available. A host that stalls has less than it says: files in use count as available, and are read anew. */
+export const reserveBytes = ({ totalBytes, isStalled }: Pick<MemoryState, "totalBytes" | "isStalled">): number =>
+  Math.min(WORKER_MEMORY_RESERVE_BYTES, totalBytes * WORKER_MEMORY_RESERVE_SHARE) * (isStalled ? 2 : 1);
+
+/** Whether there is so much that microVMs may be made which nobody asked for yet. */
+export const mayFillPool = (state: MemoryState): boolean =>
+  state.availableBytes >= POOL_RESERVES_MIN * reserveBytes(state);
+
+export interface Relief {
+  /** Of the pool, which is nobody's yet. */
+  readonly poolBytes: number;
+  readonly slots: readonly IdleSlot[];
+  /** What is still missing then. */
+  readonly missingBytes: number;
+}
+
+/** What to end so that `wantedBytes` can be had beside the reserve: of the pool first, then slots in the order given. */
+export const relief = (
+  state: MemoryState,
+  wantedBytes: number,
+  poolBytes: number,
+  idle: readonly IdleSlot[],
+): Relief => {
+  let missingBytes = Math.max(0, reserveBytes(state) + wantedBytes - state.availableBytes);
+  const fromPool = Math.min(poolBytes, missingBytes);
+  missingBytes -= fromPool;
+  const slots: IdleSlot[] = [];
+  for (const slot of idle) {
+    if (missingBytes <= 0) break;
+    slots.push(slot);
+    missingBytes -= slot.memoryBytes === 0 ? expectedBytes(slot.memoryMb) : slot.memoryBytes;
+  }
+  return { poolBytes: fromPool, slots, missingBytes: Math.max(0, missingBytes) };
 };

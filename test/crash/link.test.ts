@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { chmodSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { tmpdir, totalmem } from "node:os";
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { test } from "node:test";
@@ -12,6 +12,7 @@ import { UmlHypervisor } from "../../src/vmm/hypervisors/uml/hypervisor.ts";
 import type { Hypervisor } from "../../src/vmm/microvm.ts";
 import type { FunctionSpec } from "../../src/wire/function.ts";
 import type { InvocationRequest, InvocationResult } from "../../src/wire/invocation.ts";
+import { HostMemory } from "../../src/worker/host-memory.ts";
 import { MicroManager } from "../../src/worker/micro-manager.ts";
 import { loadRuntimeImages } from "../../src/worker/runtime-images.ts";
 import { eventually } from "../functional/hearth.ts";
@@ -122,6 +123,9 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       cpu: "soft",
       slotsMax: 10,
       memoryMbMax: 10_000,
+      memory: () => new HostMemory(null).read(),
+      memoryBytesTotal: totalmem(),
+      memoryGroup: null,
       slotIdleMs: 60_000,
       poolFloor: 0,
       warmMemoryMb: [],

@@ -39,6 +39,7 @@ interface Announcement {
 export class TestHearth implements AsyncDisposable {
   readonly dataDir: string;
   readonly #options: readonly string[];
+  readonly #launcher: readonly string[];
   readonly #clients: LambdaClient[] = [];
   #process: ChildProcess | null = null;
   #announcement: Announcement | null = null;
@@ -47,9 +48,11 @@ export class TestHearth implements AsyncDisposable {
   /** stderr of all its processes: Hearth's own log. */
   log = "";
 
-  constructor(dataDir: string, options: readonly string[]) {
+  /** `launcher`: what its command line begins with, when something else is to start it; it must become it by execve(2). */
+  constructor(dataDir: string, options: readonly string[], launcher: readonly string[] = []) {
     this.dataDir = dataDir;
     this.#options = options;
+    this.#launcher = launcher;
   }
 
   get about(): Announcement {
@@ -65,22 +68,12 @@ export class TestHearth implements AsyncDisposable {
 
   /** Starts it (again), on a free port, with further environment variables. Throws when it ends before it serves. */
   async start(environment: Readonly<Record<string, string>> = {}): Promise<void> {
-    const started = spawn(
-      process.execPath,
-      [
-        MAIN,
-        "up",
-        "--json",
-        "--listen",
-        "127.0.0.1:0",
-        "--data-dir",
-        this.dataDir,
-        "--log-level",
-        "debug",
-        ...this.#options,
-      ],
-      { stdio: ["ignore", "pipe", "pipe"], env: { ...process.env, ...environment } },
-    );
+    const up = ["up", "--json", "--listen", "127.0.0.1:0", "--data-dir", this.dataDir, "--log-level", "debug"];
+    const [program = process.execPath, ...args] = [...this.#launcher, process.execPath, MAIN, ...up, ...this.#options];
+    const started = spawn(program, args, {
+      stdio: ["ignore", "pipe", "pipe"],
+      env: { ...process.env, ...environment },
+    });
     this.#process = started;
     started.stderr.setEncoding("utf8").on("data", (text: string) => (this.log += text));
     const ended = once(started, "exit").then(() => {
@@ -186,8 +179,11 @@ export class TestHearth implements AsyncDisposable {
 }
 
 /** Starts a Hearth with further options of `hearth up`. */
-export const startHearth = async (...options: string[]): Promise<TestHearth> => {
-  const hearth = new TestHearth(await mkdtemp(join(tmpdir(), "hearth-test-")), options);
+export const startHearth = (...options: string[]): Promise<TestHearth> => startHearthBy([], ...options);
+
+/** The same by a launcher. */
+export const startHearthBy = async (launcher: readonly string[], ...options: string[]): Promise<TestHearth> => {
+  const hearth = new TestHearth(await mkdtemp(join(tmpdir(), "hearth-test-")), options, launcher);
   try {
     await hearth.start();
     return hearth;

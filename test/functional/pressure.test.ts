@@ -1,8 +1,12 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { setTimeout as sleep } from "node:timers/promises";
 import { LambdaServiceException } from "@aws-sdk/client-lambda";
-import { deployProbe, invoke } from "./functions.ts";
-import { eventually, startHearth } from "./hearth.ts";
+import type { LambdaClient } from "@aws-sdk/client-lambda";
+import { deploy } from "../../src/cli/deploy.ts";
+import { deployProbe, invoke, zipOf } from "./functions.ts";
+import { eventually, startHearth, startHearthBy } from "./hearth.ts";
+import { MemoryGroup } from "./memory-group.ts";
 
 test("nominal memory that is used up: idle slots give way, busy ones do not, and the client is told", async () => {
   await using hearth = await startHearth("--memory", "600", "--pool", "0");
@@ -25,4 +29,76 @@ test("nominal memory that is used up: idle slots give way, busy ones do not, and
   assert.match(refused.message, /has promised 512 of at most 600 MB of memory .* \(`--overcommit` or `--memory`\)/);
   for (const { error } of await Promise.all(busy)) assert.equal(error, undefined);
   assert.equal((await invoke(client, "a")).error, undefined);
+});
+
+const MIB = 1024 * 1024;
+const LIMIT_MIB = 900;
+
+/** Keeps what it is told to, so that an idle slot of it takes so much of the host. */
+const KEEPER = `
+import time
+kept = []
+def handler(event, context):
+    while len(kept) < event["mb"] // 10:
+        kept.append(bytearray(b"x") * (10 << 20))
+    time.sleep(event.get("s", 0))
+    return len(kept)
+`;
+
+const deployKeepers = async (client: LambdaClient, count: number): Promise<readonly string[]> => {
+  const zip = await zipOf({ "app.py": KEEPER });
+  const names = Array.from({ length: count }, (_, n) => `keeper-${n}`);
+  for (const name of names) {
+    await deploy(client, { name, zip, runtime: "python3.11", handler: "app.handler", memoryMb: 256, timeoutS: 60 });
+  }
+  return names;
+};
+
+test("in a control group with little memory idle slots give way, longest idle first, and all are served", async () => {
+  await using group = new MemoryGroup(LIMIT_MIB * MIB);
+  await using hearth = await startHearthBy(group.launcher, "--metrics", "127.0.0.1:0");
+  const client = hearth.client();
+  const names = await deployKeepers(client, 10);
+  // Three times what the group may have, one after the other.
+  for (const name of names) {
+    const answer = await invoke(client, name, { mb: 180 });
+    assert.equal(answer.value, 18, JSON.stringify(answer));
+  }
+  const warm = (await hearth.slots()).map((slot) => slot.functionArn.split(":").at(-1));
+  assert.ok(warm.length >= 1 && warm.length <= 4, warm.join(" "));
+  for (const name of warm) assert.ok(names.slice(-warm.length).includes(name ?? ""), warm.join(" "));
+  const exposition = await (await fetch(hearth.about.metricsUrl ?? "")).text();
+  assert.match(exposition, /^hearth_slots_ended_total\{reason="pressure"\} [6-9]$/m);
+  assert.match(exposition, new RegExp(`^hearth_host_memory_bytes\\{worker="[^"]*"\\} ${LIMIT_MIB * MIB}$`, "m"));
+  assert.equal(group.kills, 0);
+});
+
+test("when nothing is idle a new slot is refused, busy ones go on, and once they are through it is made", async () => {
+  await using group = new MemoryGroup(LIMIT_MIB * MIB);
+  await using hearth = await startHearthBy(group.launcher, "--pool", "0");
+  const client = hearth.client();
+  const names = await deployKeepers(client, 6);
+  const running: Promise<{ readonly value: unknown }>[] = [];
+  const refusals: LambdaServiceException[] = [];
+  for (const name of names) {
+    const invoked = invoke(client, name, { mb: 180, s: 12 });
+    running.push(invoked);
+    invoked.catch((error: unknown) => refusals.push(error as LambdaServiceException));
+    // So that what it takes is seen before the next comes.
+    await sleep(1_000);
+  }
+  const served = (await Promise.allSettled(running)).filter((each) => each.status === "fulfilled");
+  assert.ok(served.length >= 2 && refusals.length >= 2, `${served.length} served, ${refusals.length} refused`);
+  for (const { value } of served) assert.equal(value.value, 18);
+  for (const { name, message, $metadata } of refusals) {
+    assert.equal(name, "ServiceUnavailableException", message);
+    assert.equal($metadata.httpStatusCode, 503);
+    // Who says it depends on how short it is: Placement goes by the last report.
+    assert.match(
+      message,
+      /^This worker is short of memory: \d+ of 900 MB are available|has memory left for one of 256 MB\. Try again later\.$/,
+    );
+  }
+  assert.equal((await invoke(client, names.at(-1) ?? "", { mb: 180 })).value, 18);
+  assert.equal(group.kills, 0);
 });
