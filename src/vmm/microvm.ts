@@ -107,6 +107,11 @@ export interface MicroVm extends AsyncDisposable {
   pause(): Promise<void>;
   resume(): Promise<void>;
   stats(): Promise<MicroVmStats>;
+  /**
+   * In a sentence that the host killed a part of it for want of memory, which the guest may have survived; null when it did
+   * not, or that cannot be told.
+   */
+  outOfHostMemory(): string | null;
   /** Ends it at once. `detail` is kept as the reason. Idempotent. */
   kill(detail: string): Promise<MicroVmExit>;
 }

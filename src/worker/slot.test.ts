@@ -8,7 +8,15 @@ import type { CpuShare, MicroVmExit } from "../vmm/microvm.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import { PAYLOAD_BYTES_MAX } from "../wire/limits.ts";
 import { encodeFields, encodeFrame, FrameDecoder } from "../wire/shim-codec.ts";
-import { DoneField, FromShim, InvokeField, ReadyField, ToShim } from "../wire/shim-protocol.ts";
+import {
+  DoneField,
+  FailureField,
+  FailureOutcome,
+  FromShim,
+  InvokeField,
+  ReadyField,
+  ToShim,
+} from "../wire/shim-protocol.ts";
 import type { Field, Frame } from "../wire/shim-protocol.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import type { BootedMicroVm } from "./booted.ts";
@@ -63,6 +71,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
   const shares: CpuShare[] = [];
   const busyness: boolean[] = [];
   const exited = Promise.withResolvers<MicroVmExit>();
+  const host = { killedForMemory: null as string | null };
   const vm = {
     id: "vm",
     cpu: 0,
@@ -72,6 +81,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
     pause: () => Promise.resolve(),
     resume: () => Promise.resolve(),
     stats: () => Promise.resolve({ pid: 1, cpu: 0, memoryBytes: 1, cpuTimeUs: 1 }),
+    outOfHostMemory: () => host.killedForMemory,
     setCpuShare: (share: CpuShare) => shares.push(share),
     setBusy: (busy: boolean) => busyness.push(busy),
     kill: (detail: string) => {
@@ -117,7 +127,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
   const say = (type: number, fields: Field[] | Uint8Array = []): void => {
     stream.push(encodeFrame(type, 0, fields instanceof Uint8Array ? fields : encodeFields(fields)));
   };
-  return { slot, say, toShim, killed, lines, states, stream, exited, shares, busyness };
+  return { slot, say, toShim, killed, lines, states, stream, exited, shares, busyness, host };
 };
 
 const settled = async (): Promise<void> => {
@@ -236,6 +246,23 @@ test("a microVM that dies under an invocation fails it, and the first reason is 
   await assert.rejects(invoked, /the kernel crashed/);
   await made.slot.end("drain");
   assert.equal(made.slot.endReason, "the kernel crashed");
+});
+
+test("a failure that comes of the host's lack of memory is not told as the function's", async () => {
+  const made = guest();
+  await ready(made);
+  const invoked = made.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
+  await settled();
+  made.host.killedForMemory = "the host was out of memory";
+  made.say(FromShim.ResponseEnd, [
+    [FailureField.Outcome, FailureOutcome.Exited],
+    [FailureField.Signal, 11],
+  ]);
+  made.say(FromShim.Done, [[DoneField.DurationUs, 3_010]]);
+  await assert.rejects(invoked, { status: 500, message: /did: the host was out of memory$/ });
+  assert.equal(made.slot.endReason, "the host was out of memory");
+  await made.slot.end("drain");
+  assert.deepEqual(made.killed, ["the host was out of memory"]);
 });
 
 test("a slot that is used once ends after its invocation", async () => {

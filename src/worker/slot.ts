@@ -254,6 +254,7 @@ export class Slot {
       booted.link.sendInvoke(fields, request.payload);
       const done = await frames.done;
       running.end();
+      if (frames.failure?.outcome === FailureOutcome.Exited) this.#assertWhole(booted);
       const ended = this.#report(request, frames, done, cold);
       if (ended.error !== null) span.fail(ended.error.errorType, "The function failed.");
       span.set({
@@ -275,6 +276,14 @@ export class Slot {
       // Held back for a reader that has the whole answer by now: the next invocation must not wait for it.
       this.resumeReading();
     }
+  }
+
+  /** A runtime's end may be the host's doing: a process that it killed has crashed for the guest, which knows no better. */
+  #assertWhole({ vm }: BootedMicroVm): void {
+    const why = vm.outOfHostMemory();
+    if (why === null) return;
+    void this.end(why);
+    throw microVmEnded(why);
   }
 
   /** Throws `slotGone` when the microVM has ended while it slept: nothing of the invocation has begun. */
@@ -329,7 +338,7 @@ export class Slot {
 
   async #end(reason: string): Promise<void> {
     this.#endReason = reason;
-    const gone = serviceFailure(`The microVM ended before the invocation did: ${reason}`);
+    const gone = microVmEnded(reason);
     clearTimeout(this.#initBackstop);
     this.#state.to("Dead");
     this.#freezer?.close();
@@ -522,6 +531,9 @@ export class Slot {
     this.#freezer?.idle();
   }
 }
+
+const microVmEnded = (reason: string): ServiceError =>
+  serviceFailure(`The microVM ended before the invocation did: ${reason}`);
 
 const networkFields = ({ guest }: SlotNetwork): Field[] => [
   [ConfigureField.NetworkAddress, guest.address],

@@ -1,3 +1,4 @@
+import { LambdaServiceException } from "@aws-sdk/client-lambda";
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
@@ -5,7 +6,7 @@ import { deploy } from "../../src/cli/deploy.ts";
 import { FREEZE_AFTER_IDLE_MS_MAX, SLOTS_MEASURE_MS } from "../../src/wire/limits.ts";
 import type { SlotInfo } from "../../src/wire/slot.ts";
 import { invoke, zipOf } from "./functions.ts";
-import { startHearth } from "./hearth.ts";
+import { eventually, startHearth } from "./hearth.ts";
 
 const hearth = await startHearth();
 after(() => hearth[Symbol.asyncDispose]());
@@ -51,3 +52,55 @@ for (const { mb, memoryMb } of [
     assert.equal((await invoke(client, name, { mb: 1 })).value, 1);
   });
 }
+
+/**
+ * Reads one page of each of many regions of 2 MiB: its kernel needs a page table of 4 KiB for each, which counts as the
+ * function's, and the host as much again, which does not.
+ */
+const SPARSE = `
+import mmap
+NORESERVE = 0x4000
+def handler(event, context):
+    size = event["regions"] << 21
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | NORESERVE, prot=mmap.PROT_READ)
+    return sum(block[at] + 1 for at in range(0, size, 1 << 21))
+`;
+
+test("a guest that needs more of the host than it may take ends alone, and it is said why", async () => {
+  const zip = await zipOf({ "app.py": SPARSE });
+  await deploy(client, {
+    name: "sparse",
+    zip,
+    runtime: "python3.11",
+    handler: "app.handler",
+    memoryMb: 256,
+    timeoutS: 60,
+  });
+  await deploy(client, {
+    name: "other",
+    zip: await zipOf({ "app.py": GREEDY }),
+    runtime: "python3.11",
+    handler: "app.handler",
+    memoryMb: 256,
+  });
+  assert.equal((await invoke(client, "sparse", { regions: 1_000 })).value, 1_000);
+  assert.equal((await invoke(client, "other", { mb: 1 })).value, 1);
+  const other = await measured("other");
+  const refused = await invoke(client, "sparse", { regions: 50_000 }).catch((error: unknown) => error);
+  assert.ok(refused instanceof LambdaServiceException, JSON.stringify(refused));
+  assert.equal(refused.name, "ServiceException");
+  const why =
+    "The host's kernel killed a part of it for want of memory: it may take 384 MiB of the host's, and had taken 384";
+  assert.equal(refused.message, `The microVM ended before the invocation did: ${why}`);
+  const lines = await eventually("its log says so", async () => {
+    const found = await hearth.logOf("sparse");
+    return found.some((line) => line.includes(why)) ? found : null;
+  });
+  assert.ok(
+    lines.some((line) => /^REPORT .*Status: error\tError Type: Sandbox\.Failure/.test(line)),
+    lines.join("\n"),
+  );
+  assert.equal((await invoke(client, "other", { mb: 1 })).value, 1);
+  assert.equal((await measured("other")).slotId, other.slotId);
+  assert.equal((await invoke(client, "sparse", { regions: 1_000 })).value, 1_000);
+});

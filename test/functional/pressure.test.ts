@@ -34,13 +34,15 @@ test("nominal memory that is used up: idle slots give way, busy ones do not, and
 const MIB = 1024 * 1024;
 const LIMIT_MIB = 900;
 
-/** Keeps what it is told to, so that an idle slot of it takes so much of the host. */
+/** Keeps what it is told to, so that an idle slot of it takes so much of the host; not faster than a worker can see. */
 const KEEPER = `
 import time
 kept = []
 def handler(event, context):
+    time.sleep(event.get("wait", 0))
     while len(kept) < event["mb"] // 10:
         kept.append(bytearray(b"x") * (10 << 20))
+        time.sleep(0.04)
     time.sleep(event.get("s", 0))
     return len(kept)
 `;
@@ -64,13 +66,13 @@ test("in a control group with little memory idle slots give way, longest idle fi
     const answer = await invoke(client, name, { mb: 180 });
     assert.equal(answer.value, 18, JSON.stringify(answer));
   }
+  assert.equal(group.kills, 0);
   const warm = (await hearth.slots()).map((slot) => slot.functionArn.split(":").at(-1));
   assert.ok(warm.length >= 1 && warm.length <= 4, warm.join(" "));
   for (const name of warm) assert.ok(names.slice(-warm.length).includes(name ?? ""), warm.join(" "));
   const exposition = await (await fetch(hearth.about.metricsUrl ?? "")).text();
   assert.match(exposition, /^hearth_slots_ended_total\{reason="pressure"\} [6-9]$/m);
   assert.match(exposition, new RegExp(`^hearth_host_memory_bytes\\{worker="[^"]*"\\} ${LIMIT_MIB * MIB}$`, "m"));
-  assert.equal(group.kills, 0);
 });
 
 test("when nothing is idle a new slot is refused, busy ones go on, and once they are through it is made", async () => {
@@ -101,4 +103,27 @@ test("when nothing is idle a new slot is refused, busy ones go on, and once they
   }
   assert.equal((await invoke(client, names.at(-1) ?? "", { mb: 180 })).value, 18);
   assert.equal(group.kills, 0);
+});
+
+test("busy functions that take more than there is: some end and are told why, the others and Hearth go on", async () => {
+  await using group = new MemoryGroup(LIMIT_MIB * MIB);
+  await using hearth = await startHearthBy(group.launcher, "--pool", "0");
+  const client = hearth.client();
+  const names = await deployKeepers(client, 5);
+  // All are there, and small, before the first begins to take memory.
+  const answers = await Promise.allSettled(names.map((name) => invoke(client, name, { mb: 220, wait: 4 })));
+  const failures: string[] = [];
+  for (const answer of answers) {
+    if (answer.status === "rejected") failures.push((answer.reason as Error).message);
+    else assert.equal(answer.value.value, 22, JSON.stringify(answer.value));
+  }
+  assert.ok(failures.length >= 1 && failures.length < names.length, failures.join("\n"));
+  for (const failure of failures) {
+    assert.match(
+      failure,
+      /^The microVM ended before the invocation did: The host's kernel killed a part of it for want of/,
+    );
+  }
+  assert.ok(hearth.isRunning);
+  assert.equal((await invoke(client, names[0] ?? "", { mb: 10 })).error, undefined);
 });

@@ -22,6 +22,7 @@ import type { CpuShare } from "../microvm.ts";
 const V1_CONTROLLERS = ["memory", "cpu", "cpuacct", "pids"] as const;
 const V2_CONTROLLERS = ["memory", "cpu", "pids"] as const;
 const GROUP = "hearth";
+const MIB = 1024 * 1024;
 
 export interface CgroupLimits {
   readonly memoryBytes: number;
@@ -122,6 +123,7 @@ const isGone = (error: unknown): boolean => (error as NodeJS.ErrnoException).cod
 export class Cgroup {
   readonly #layout: CgroupLayout;
   readonly #name: string;
+  readonly #memoryBytesMax: number;
   /** Whether a quota is set. */
   #quota = false;
 
@@ -129,6 +131,7 @@ export class Cgroup {
   constructor(layout: CgroupLayout, name: string, limits: CgroupLimits) {
     this.#layout = layout;
     this.#name = name;
+    this.#memoryBytesMax = limits.memoryBytes;
     try {
       for (const parent of layout.parents.values()) mkdirSync(`${parent}/${name}`);
       this.#setLimits(limits);
@@ -219,6 +222,25 @@ export class Cgroup {
     return this.#layout.version === 1
       ? this.#readNumber("memory", "memory.usage_in_bytes", /(\d+)/)
       : this.#readNumber("unified", "memory.current", /(\d+)/);
+  }
+
+  /**
+   * In a sentence that the host's kernel killed processes of it for want of memory, because of its own limit or of one above
+   * it; null when it did not, or memory is not controlled here.
+   */
+  outOfMemory(): string | null {
+    const [controller, events, peak] =
+      this.#layout.version === 1
+        ? (["memory", "memory.oom_control", "memory.max_usage_in_bytes"] as const)
+        : (["unified", "memory.events", "memory.peak"] as const);
+    if ((this.#readNumber(controller, events, /^oom_kill (\d+)$/m) ?? 0) === 0) return null;
+    const limit = Math.round(this.#memoryBytesMax / MIB);
+    // Version 2 tells it from Linux 5.19 on.
+    const tookBytes = existsSync(this.#path(controller, peak) ?? "")
+      ? this.#readNumber(controller, peak, /(\d+)/)
+      : null;
+    const took = tookBytes === null ? "" : `, and had taken ${Math.round(tookBytes / MIB)}`;
+    return `The host's kernel killed a part of it for want of memory: it may take ${limit} MiB of the host's${took}`;
   }
 
   /** CPU time used in µs, or null when it is not accounted here. */

@@ -225,6 +225,10 @@ export class UmlMicroVm implements MicroVm {
     return { pid, cpu, cpuTimeUs, memoryBytes: memory ?? (await proportionalBytes(await processTree(pid))) };
   }
 
+  outOfHostMemory(): string | null {
+    return this.#ended ? null : (this.#parts.cgroup?.outOfMemory() ?? null);
+  }
+
   kill(detail: string): Promise<MicroVmExit> {
     this.end("killed", detail);
     return this.exited;
@@ -265,10 +269,16 @@ export class UmlMicroVm implements MicroVm {
     const [code = -1, signal = 0] = result;
     // bwrap reports a command killed by a signal as 128 + its number.
     const killedBy = signal > 0 ? signal : code > 128 ? code - 128 : 0;
-    const cause = this.#cause ?? guessCause(code, killedBy);
+    const cause = this.#explain(this.#cause ?? guessCause(code, killedBy));
     this.#watch[Symbol.dispose]();
     await this.#release();
     this.#settle({ ...cause, exitCode: signal > 0 ? null : code, signal: killedBy > 0 ? signalName(killedBy) : null });
+  }
+
+  /** A guest's kernel that loses a process of its guest to the host's panics: that says less than what happened. */
+  #explain(cause: Pick<MicroVmExit, "cause" | "detail">): Pick<MicroVmExit, "cause" | "detail"> {
+    const detail = cause.cause === "crashed" ? (this.#parts.cgroup?.outOfMemory() ?? null) : null;
+    return detail === null ? cause : { ...cause, detail };
   }
 
   /**
