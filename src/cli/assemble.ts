@@ -154,7 +154,7 @@ const startWorker = async (
 ): Promise<{ worker: MicroManager; hypervisor: { name: string; reason: string } }> => {
   const { log } = options;
   const memory = new HostMemory(findMemoryGroups());
-  const { totalBytes } = await memory.read();
+  const { totalBytes } = memory.read();
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
     ...driveDirectories(options.dataDir),
@@ -187,9 +187,9 @@ const startWorker = async (
     storagePath: options.dataDir,
     cpu: options.cpu,
     slotsMax: options.slotsMax ?? SLOTS_MAX_DEFAULT,
-    memory: () => memory.read(),
+    memory: async () => memory.read(),
     memoryBytesTotal: totalBytes,
-    memoryGroup: await memory.limitedGroup(),
+    memoryGroup: memory.limitedGroup(),
     memoryMbMax:
       options.memoryMbMax ?? Math.floor((totalBytes / BYTES_PER_MIB) * (options.overcommit ?? OVERCOMMIT_DEFAULT)),
     slotIdleMs: SLOT_IDLE_MS_DEFAULT,

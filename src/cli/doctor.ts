@@ -43,7 +43,7 @@ const machine = async (): Promise<Finding> => {
 };
 
 const memory = async (): Promise<Finding> => {
-  const { totalBytes, availableBytes } = await new HostMemory(findMemoryGroups()).read();
+  const { totalBytes, availableBytes } = new HostMemory(findMemoryGroups()).read();
   const limit = totalBytes < totalmem() ? ", which is what this process's control group may have" : "";
   const what = `${bytes(availableBytes)} available of ${bytes(totalBytes)}${limit}`;
   return availableBytes >= MEMORY_BYTES_WANTED

@@ -33,8 +33,8 @@ test("without a group's limit it is the host's memory", async () => {
     { version: 2, directories: [root2, join(root, "none")] } as const,
   ]) {
     const memory = new HostMemory(groups, meminfo);
-    assert.deepEqual(await memory.read(), HOST);
-    assert.equal(await memory.limitedGroup(), null);
+    assert.deepEqual(memory.read(), HOST);
+    assert.equal(memory.limitedGroup(), null);
   }
 });
 
@@ -50,10 +50,10 @@ test("the tightest limit counts, less what is used and with what can be dropped"
     "memory.stat": "",
   });
   const memory = new HostMemory({ version: 1, directories: [own, above] }, meminfo);
-  assert.deepEqual(await memory.read(), { totalBytes: 1_024 * MIB, availableBytes: 100 * MIB });
-  assert.equal(await memory.limitedGroup(), own);
+  assert.deepEqual(memory.read(), { totalBytes: 1_024 * MIB, availableBytes: 100 * MIB });
+  assert.equal(memory.limitedGroup(), own);
   const alone = new HostMemory({ version: 1, directories: [own] }, meminfo);
-  assert.deepEqual(await alone.read(), { totalBytes: 1_024 * MIB, availableBytes: (512 + 125) * MIB });
+  assert.deepEqual(alone.read(), { totalBytes: 1_024 * MIB, availableBytes: (512 + 125) * MIB });
 });
 
 test("version 2 has other names for the same, and a host that is short counts whatever the group has left", async () => {
@@ -63,10 +63,10 @@ test("version 2 has other names for the same, and a host that is short counts wh
     "memory.stat": `anon 1\ninactive_file ${20 * MIB}\nactive_file ${20 * MIB}\n`,
   });
   const memory = new HostMemory({ version: 2, directories: [own] }, meminfo);
-  assert.deepEqual(await memory.read(), { totalBytes: 6_144 * MIB, availableBytes: 4_096 * MIB });
+  assert.deepEqual(memory.read(), { totalBytes: 6_144 * MIB, availableBytes: 4_096 * MIB });
 });
 
 test("this host's groups are found, and its memory read", async () => {
-  const { totalBytes, availableBytes } = await new HostMemory(findMemoryGroups()).read();
+  const { totalBytes, availableBytes } = new HostMemory(findMemoryGroups()).read();
   assert.ok(totalBytes > 64 * MIB && availableBytes > 0 && availableBytes < totalBytes);
 });

@@ -1,4 +1,4 @@
-import { readFile } from "node:fs/promises";
+import { readFileSync } from "node:fs";
 import { freemem, totalmem } from "node:os";
 import { join } from "node:path";
 import type { MemoryGroups } from "../vmm/jail/memory-groups.ts";
@@ -15,7 +15,14 @@ const FILES = {
   2: { limit: "memory.max", usage: "memory.current", statPrefix: "" },
 } as const;
 
-const readText = (path: string): Promise<string | null> => readFile(path, "utf8").catch(() => null);
+/** At once: these files are made as they are read, which takes less than going to another thread and back. */
+const readText = (path: string): string | null => {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return null;
+  }
+};
 
 /**
  * How much memory there is: the host's (MemTotal and MemAvailable, proc_meminfo(5)), or less where a control group above
@@ -30,30 +37,26 @@ export class HostMemory {
     this.#meminfo = meminfo;
   }
 
-  /** Never rejects. */
-  async read(): Promise<MemoryReading> {
-    const host = await this.#readHost();
-    const groups = await Promise.all(
-      (this.#groups?.directories ?? []).map((directory) => this.#readGroup(directory, host)),
-    );
-    const all = [host, ...groups.filter((group) => group !== null)];
-    return {
-      totalBytes: Math.min(...all.map((each) => each.totalBytes)),
-      availableBytes: Math.min(...all.map((each) => each.availableBytes)),
-    };
+  read(): MemoryReading {
+    const host = this.#readHost();
+    let { totalBytes, availableBytes } = host;
+    for (const directory of this.#groups?.directories ?? []) {
+      const group = this.#readGroup(directory, host);
+      if (group === null) continue;
+      totalBytes = Math.min(totalBytes, group.totalBytes);
+      availableBytes = Math.min(availableBytes, group.availableBytes);
+    }
+    return { totalBytes, availableBytes };
   }
 
   /** The directory of the innermost group with a limit, or null: its stalls are ours, and not those of the whole host. */
-  async limitedGroup(): Promise<string | null> {
-    const host = await this.#readHost();
-    for (const directory of this.#groups?.directories ?? []) {
-      if ((await this.#readGroup(directory, host)) !== null) return directory;
-    }
-    return null;
+  limitedGroup(): string | null {
+    const host = this.#readHost();
+    return this.#groups?.directories.find((directory) => this.#readGroup(directory, host) !== null) ?? null;
   }
 
-  async #readHost(): Promise<MemoryReading> {
-    const text = (await readText(this.#meminfo)) ?? "";
+  #readHost(): MemoryReading {
+    const text = readText(this.#meminfo) ?? "";
     const bytes = (name: string, otherwise: number): number => {
       const kib = new RegExp(`^${name}:\\s+(\\d+) kB`, "m").exec(text)?.[1];
       return kib === undefined ? otherwise : Number(kib) * 1024;
@@ -62,19 +65,17 @@ export class HostMemory {
   }
 
   /** null for a group without a limit below the host's memory. */
-  async #readGroup(directory: string, host: MemoryReading): Promise<MemoryReading | null> {
+  #readGroup(directory: string, host: MemoryReading): MemoryReading | null {
     const { limit, usage, statPrefix } = FILES[this.#groups?.version ?? 2];
     // "max" in version 2, more than any host has in version 1.
-    const totalBytes = Number((await readText(join(directory, limit))) ?? "max");
+    const totalBytes = Number(readText(join(directory, limit)) ?? "max");
     if (!(totalBytes < host.totalBytes)) return null;
-    const [used, stat] = await Promise.all([
-      readText(join(directory, usage)),
-      readText(join(directory, "memory.stat")).then((text) => text ?? ""),
-    ]);
+    const used = Number(readText(join(directory, usage)) ?? 0);
+    const stat = readText(join(directory, "memory.stat")) ?? "";
     const pages = (name: string): number =>
       Number(new RegExp(`^${statPrefix}${name} (\\d+)$`, "m").exec(stat)?.[1] ?? 0);
     // Files that nobody read lately can go; of those in use half, for whoever uses them would read them again.
     const droppable = pages("inactive_file") + pages("active_file") / 2;
-    return { totalBytes, availableBytes: Math.max(0, totalBytes - Number(used ?? 0) + droppable) };
+    return { totalBytes, availableBytes: Math.max(0, totalBytes - used + droppable) };
   }
 }

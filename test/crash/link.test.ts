@@ -123,7 +123,7 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       cpu: "soft",
       slotsMax: 10,
       memoryMbMax: 10_000,
-      memory: () => new HostMemory(null).read(),
+      memory: async () => new HostMemory(null).read(),
       memoryBytesTotal: totalmem(),
       memoryGroup: null,
       slotIdleMs: 60_000,
