@@ -47,7 +47,8 @@ for (const { mb, memoryMb } of [
       const after = await measured(name);
       assert.equal(after.slotId, before.slotId);
       const keptMib = Math.round((after.memoryBytes - before.memoryBytes) / MIB);
-      assert.ok(keptMib < 16, `${keptMib} of ${mb} MiB are still taken`);
+      // What its kernel keeps of every page that was ever in use stays: 1/64 of them.
+      assert.ok(keptMib < 16 + mb / 64, `${keptMib} of ${mb} MiB are still taken`);
     }
     assert.equal((await invoke(client, name, { mb: 1 })).value, 1);
   });

@@ -71,5 +71,6 @@ const grown = async (drivePages: DrivePages): Promise<number> => {
 test("shared pages take none of the guest's memory, copied ones do", async () => {
   const [shared, copied] = [await grown("shared"), await grown("copied")];
   assert.ok(shared < BIG_BYTES / 10, `${String(shared)} bytes more`);
-  assert.ok(copied > BIG_BYTES * 0.9, `${String(copied)} bytes more`);
+  // Some of the guest's memory was touched before, and is used again.
+  assert.ok(copied > BIG_BYTES * 0.7, `${String(copied)} bytes more`);
 });
