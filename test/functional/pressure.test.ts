@@ -111,7 +111,9 @@ test("busy functions that take more than there is: some end and are told why, th
   const client = hearth.client();
   const names = await deployKeepers(client, 5);
   // All are there, and small, before the first begins to take memory. What one that is killed had is not back at once.
-  const answers = await Promise.allSettled(names.map((name, at) => invoke(client, name, { mb: 220, wait: 4 + at })));
+  const answers = await Promise.allSettled(
+    names.map((name, at) => invoke(client, name, { mb: 220, wait: 4 + 0.6 * at, s: 4 })),
+  );
   const failures: string[] = [];
   for (const answer of answers) {
     if (answer.status === "rejected") failures.push((answer.reason as Error).message);
