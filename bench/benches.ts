@@ -6,6 +6,7 @@ import { bootMany, bootSerial, idleMemory } from "./microvm.ts";
 import { qemu } from "./qemu.ts";
 import type { InvokeBench } from "./invoke.ts";
 import { bigPayloads, coldNative, coldNode, reuseNever, throughput, warmNode } from "./invoke.ts";
+import { guestWork } from "./guest-work.ts";
 import { tracing } from "./tracing.ts";
 import { bareNode, gvisor } from "./peers.ts";
 
@@ -28,6 +29,12 @@ export const BENCHES: readonly Bench[] = [
   { name: "cold-native", about: "cold invoke through the SDK, native bootstrap", needs: "hearth", run: coldNative },
   { name: "cold-node", about: "cold invoke through the SDK, nodejs24.x", needs: "hearth", run: coldNode },
   { name: "reuse-never", about: "a fresh microVM for every call, native bootstrap", needs: "hearth", run: reuseNever },
+  {
+    name: "guest-work",
+    about: "what Node's start and a warm call make its kernel do",
+    needs: "hearth",
+    run: guestWork,
+  },
   { name: "warm-node", about: "warm invoke through the SDK, nodejs24.x", needs: "hearth", run: warmNode },
   { name: "throughput", about: "warm invokes by 8 clients at once, nodejs24.x", needs: "hearth", run: throughput },
   { name: "payload-6mb", about: "6 MB in and 6 MB out, nodejs24.x", needs: "hearth", run: bigPayloads },

@@ -16,7 +16,7 @@ const AT_ONCE = 50;
 const MICROVMS_PER_PROCESS = 1_000;
 const CALLS = 200;
 const CALL_PAUSE_MS = 20;
-const SETTLE_MS = 3_000;
+const SETTLE_MS = 10_000;
 const IDLE_MS = 5_000;
 /** No more are booted when the host has less than this left: the bench measures, it does not break the machine. */
 const MEMORY_LEFT_BYTES: number = 1_200 * 2 ** 20;

@@ -18,6 +18,8 @@ import { parallel, round, spread, timed } from "./statistics.ts";
 export interface InvokeParts {
   readonly pooled: LambdaClient;
   readonly unpooled: LambdaClient;
+  /** Process of the one without. */
+  readonly unpooledPid: number;
   /** Where a program may be compiled to. */
   readonly scratch: string;
 }
@@ -27,7 +29,7 @@ export type InvokeBench = (parts: InvokeParts) => Promise<Result | null>;
 const EXAMPLES = fileURLToPath(new URL("../examples/functions/", import.meta.url));
 const COLD_CALLS = 30;
 const WARM_CALLS = 500;
-const WARM_UP_CALLS = 50;
+export const WARM_UP_CALLS = 50;
 export const CLIENTS = 8;
 const THROUGHPUT_CALLS = 2_000;
 const BIG_CALLS = 10;
@@ -38,9 +40,9 @@ const POOL_REFILL_MS = 150;
 const HANDLER = "export const handler = async (event) => (event.length ? 'x'.repeat(event.length) : { ok: true });";
 
 /** The function that the bare process runs too (peers.ts). */
-export const nodeFunction = async (name: string): Promise<Deployment> => {
+export const nodeFunction = async (name: string, code: string = HANDLER): Promise<Deployment> => {
   const archive = new ZipFile();
-  archive.addBuffer(Buffer.from(HANDLER), "index.mjs");
+  archive.addBuffer(Buffer.from(code), "index.mjs");
   archive.end();
   const zip = await buffer(archive.outputStream);
   return { name, zip, runtime: "nodejs24.x", handler: "index.handler", memoryMb: 256, timeoutS: 30 };

@@ -71,5 +71,5 @@ export const bootOptions = async (scratch: string): Promise<BootOptions> => {
 const invokeParts = async (owned: AsyncDisposableStack, scratch: string): Promise<InvokeParts> => {
   const pooled = owned.use(await startHearth(join(scratch, "pooled"), "--pool", String(POOL)));
   const unpooled = owned.use(await startHearth(join(scratch, "unpooled"), "--pool", "0"));
-  return { pooled: pooled.client, unpooled: unpooled.client, scratch };
+  return { pooled: pooled.client, unpooled: unpooled.client, unpooledPid: unpooled.pid, scratch };
 };

@@ -58,7 +58,7 @@ function stringify(value) {
 const afterOthers = () => new Promise((resolve) => void setImmediate(resolve));
 
 async function succeed(path, result) {
-  await api.post(`${path}/response`, stringify(result), {});
+  await api.answer(`${path}/response`, stringify(result));
 }
 
 async function fail(path, error) {

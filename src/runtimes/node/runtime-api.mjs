@@ -1,6 +1,5 @@
 /**
- * Client of the Runtime API: HTTP/1.1 over one connection that stays open, one request at a time, with just
- * the parts of HTTP that this takes.
+ * Client of the Runtime API: HTTP/1.1 over one connection that stays open, with just the parts of HTTP that this takes.
  */
 import { PlatformError } from "./errors.mjs";
 
@@ -8,8 +7,9 @@ const API_VERSION = "/2018-06-01";
 const HEADERS_END = Buffer.from("\r\n\r\n");
 const LINE_END = Buffer.from("\r\n");
 const EMPTY = Buffer.alloc(0);
+const NEXT = `GET ${API_VERSION}/runtime/invocation/next HTTP/1.1\r\n`;
 
-/** Collects one response. `feed` gives it when it is whole. */
+/** Collects one response after the other. `feed` and `rest` give the next one when it is whole. */
 class ResponseReader {
   #pending = EMPTY;
   #head;
@@ -19,7 +19,8 @@ class ResponseReader {
 
   feed(chunk) {
     if (this.#body !== undefined) return this.#fill(chunk);
-    this.#pending = this.#pending.length === 0 ? chunk : Buffer.concat([this.#pending, chunk]);
+    if (this.#pending.length === 0) this.#pending = chunk;
+    else if (chunk.length > 0) this.#pending = Buffer.concat([this.#pending, chunk]);
     if (this.#head === undefined) {
       const end = this.#pending.indexOf(HEADERS_END);
       if (end < 0) return undefined;
@@ -34,12 +35,19 @@ class ResponseReader {
     return this.#fill(first);
   }
 
+  /** The next of several that came together. */
+  rest() {
+    return this.#pending.length > 0 ? this.feed(EMPTY) : undefined;
+  }
+
   #fill(chunk) {
+    const missing = this.#body.length - this.#filled;
+    const rest = chunk.subarray(missing);
     // A body that came in one piece needs no copy.
-    if (this.#filled === 0 && chunk.length === this.#body.length) return this.#finish(chunk);
+    if (this.#filled === 0 && chunk.length >= missing) return this.#finish(chunk.subarray(0, missing), rest);
     chunk.copy(this.#body, this.#filled);
     this.#filled += chunk.length;
-    return this.#filled >= this.#body.length ? this.#finish(this.#body) : undefined;
+    return chunk.length >= missing ? this.#finish(this.#body, rest) : undefined;
   }
 
   #readChunks() {
@@ -50,19 +58,19 @@ class ResponseReader {
       const start = lineEnd + LINE_END.length;
       const end = start + bytes + LINE_END.length;
       if (this.#pending.length < end) return undefined;
-      if (bytes === 0) return this.#finish(Buffer.concat(this.#chunks));
+      if (bytes === 0) return this.#finish(Buffer.concat(this.#chunks), this.#pending.subarray(end));
       this.#chunks.push(this.#pending.subarray(start, start + bytes));
       this.#pending = this.#pending.subarray(end);
     }
   }
 
-  #finish(body) {
+  #finish(body, rest) {
     const response = { ...this.#head, body };
     this.#head = undefined;
     this.#body = undefined;
     this.#chunks = undefined;
     this.#filled = 0;
-    this.#pending = EMPTY;
+    this.#pending = rest;
     return response;
   }
 }
@@ -83,7 +91,12 @@ export class RuntimeApi {
   #authority;
   #socket;
   #reader = new ResponseReader();
-  #waiting;
+  /** Who waits for responses, in the order of their requests. */
+  #waiting = [];
+  /** The next event, when it was asked for already. */
+  #ahead;
+  /** Whether an event was asked for ever. */
+  #serves = false;
   #isAbandoned = false;
 
   constructor(authority) {
@@ -95,9 +108,34 @@ export class RuntimeApi {
 
   /** Waits for the next event. Resolves to its headers (names in lower case) and its body as text. */
   async next() {
-    const response = await this.#request(`GET ${API_VERSION}/runtime/invocation/next HTTP/1.1\r\n`, {}, undefined);
+    this.#serves = true;
+    const asked = this.#ahead ?? this.#request(NEXT, {}, undefined);
+    this.#ahead = undefined;
+    const response = await asked;
     if (response.status !== 200) throw new PlatformError(`Failed to get next invocation: HTTP ${response.status}`);
     return { headers: response.headers, body: response.body.toString("utf8") };
+  }
+
+  /**
+   * Sends an answer, and asks for the next event in the same system call: `next` gives it. Resolves when the API has
+   * answered, whatever it says.
+   */
+  async answer(path, text) {
+    // A rehearsal is no invocation that another one could follow.
+    if (!this.#serves || this.#isAbandoned) return await this.post(path, text, {});
+    const socket = this.#connect();
+    const body = Buffer.from(text);
+    const headers = { "Content-Type": "application/json", "Content-Length": body.length };
+    const taken = this.#expect();
+    this.#ahead = this.#expect();
+    // Whoever asks for it hears of a failure.
+    this.#ahead.catch(() => {});
+    socket.cork();
+    socket.write(this.#formatHead(`POST ${API_VERSION}${path} HTTP/1.1\r\n`, headers));
+    socket.write(body);
+    socket.write(this.#formatHead(NEXT, {}));
+    socket.uncork();
+    return await taken;
   }
 
   /** A GET beside the versioned API. Resolves to the body as text. */
@@ -132,7 +170,8 @@ export class RuntimeApi {
 
   /** Gives the connection up. Whoever waits for an answer, or sends something later, waits for ever. */
   abandon() {
-    this.#waiting = undefined;
+    this.#waiting = [];
+    this.#ahead = undefined;
     this.#isAbandoned = true;
     this.drop();
   }
@@ -162,9 +201,7 @@ export class RuntimeApi {
   /** The connection keeps the process alive only while an answer is awaited. */
   #expect() {
     this.#socket.ref();
-    return new Promise((resolve, reject) => {
-      this.#waiting = { resolve, reject };
-    });
+    return new Promise((resolve, reject) => void this.#waiting.push({ resolve, reject }));
   }
 
   #connect() {
@@ -175,17 +212,16 @@ export class RuntimeApi {
       // Another connection may be in its place by now, with somebody else waiting.
       if (this.#socket !== socket) return;
       this.drop();
-      const waiting = this.#waiting;
-      this.#waiting = undefined;
-      waiting?.reject(error instanceof Error ? error : new PlatformError("the Runtime API closed the connection"));
+      const reason = error instanceof Error ? error : new PlatformError("the Runtime API closed the connection");
+      for (const { reject } of this.#waiting.splice(0)) reject(reason);
     };
     socket.on("data", (chunk) => {
-      const response = this.#reader.feed(chunk);
-      if (response === undefined) return;
-      const waiting = this.#waiting;
-      this.#waiting = undefined;
-      socket.unref();
-      waiting?.resolve(response);
+      const reader = this.#reader;
+      for (let response = reader.feed(chunk); response !== undefined; response = reader.rest()) {
+        const waiting = this.#waiting.shift();
+        if (this.#waiting.length === 0) socket.unref();
+        waiting?.resolve(response);
+      }
     });
     socket.on("error", end);
     socket.on("close", end);
