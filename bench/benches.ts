@@ -7,6 +7,7 @@ import { qemu } from "./qemu.ts";
 import type { InvokeBench } from "./invoke.ts";
 import { bigPayloads, coldNative, coldNode, reuseNever, throughput, warmNode } from "./invoke.ts";
 import { guestWork } from "./guest-work.ts";
+import { slotMemory } from "./slot-memory.ts";
 import { tracing } from "./tracing.ts";
 import { bareNode, gvisor } from "./peers.ts";
 
@@ -37,6 +38,7 @@ export const BENCHES: readonly Bench[] = [
   },
   { name: "warm-node", about: "warm invoke through the SDK, nodejs24.x", needs: "hearth", run: warmNode },
   { name: "throughput", about: "warm invokes by 8 clients at once, nodejs24.x", needs: "hearth", run: throughput },
+  { name: "slot-memory", about: "host memory of a warm idle slot, nodejs24.x", needs: "hearth", run: slotMemory },
   { name: "payload-6mb", about: "6 MB in and 6 MB out, nodejs24.x", needs: "hearth", run: bigPayloads },
   { name: "reserve", about: "Worker Manager, 2,000 reservations a second", needs: "nothing", run: reserve },
   { name: "placement", about: "Placement, one decision with 10,000 workers", needs: "nothing", run: placement },
