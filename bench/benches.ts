@@ -2,7 +2,7 @@ import { placement, reserve } from "./control-plane.ts";
 import { densityOf128, densityOf512 } from "./density.ts";
 import type { DensityBench } from "./density.ts";
 import type { BootBench } from "./microvm.ts";
-import { bootMany, bootSerial, idleMemory } from "./microvm.ts";
+import { bootMany, bootSerial, bootSizes, idleMemory } from "./microvm.ts";
 import { qemu } from "./qemu.ts";
 import type { InvokeBench } from "./invoke.ts";
 import { bigPayloads, coldNative, coldNode, reuseNever, throughput, warmNode } from "./invoke.ts";
@@ -26,6 +26,7 @@ export type Bench = { readonly name: string; readonly about: string } & (
 export const BENCHES: readonly Bench[] = [
   { name: "boot", about: "microVM, spawn → shim connected, one after the other", needs: "microvm", run: bootSerial },
   { name: "boot-50", about: "the same, 50 at a time", needs: "microvm", run: bootMany },
+  { name: "boot-sizes", about: "boots of microVMs of 128 to 10,240 MB", needs: "microvm", run: bootSizes },
   { name: "idle-memory", about: "host memory of an idle booted microVM", needs: "microvm", run: idleMemory },
   { name: "cold-native", about: "cold invoke through the SDK, native bootstrap", needs: "hearth", run: coldNative },
   { name: "cold-node", about: "cold invoke through the SDK, nodejs24.x", needs: "hearth", run: coldNode },

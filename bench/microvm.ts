@@ -11,6 +11,9 @@ const MEMORY_MIB = 128;
 const SERIAL_BOOTS = 200;
 const MANY_BOOTS = 1_000;
 const AT_ONCE = 50;
+/** The smallest, usual ones, and Lambda's largest. */
+const SIZES_MIB: readonly number[] = [128, 512, 1_024, 3_072, 10_240];
+const SIZE_BOOTS = 20;
 const IDLE_MICROVMS = 200;
 /** Caches and lazy writes come to rest. */
 const SETTLE_MS = 2_000;
@@ -44,6 +47,23 @@ export const bootMany: BootBench = async (boot) => {
   if (timesMs.length === 0) throw firstError;
   const seconds = (performance.now() - startedMs) / 1000;
   return { ...spread(timesMs), perSecond: round(MANY_BOOTS / seconds), failed, samplesMs: timesMs };
+};
+
+/** What a guest's nominal memory costs before it is used: time, and host memory as its control group counts it. */
+export const bootSizes: BootBench = async (boot) => {
+  const result: Record<string, number> = {};
+  for (const mib of SIZES_MIB) {
+    const timesMs: number[] = [];
+    let memoryBytes = 0;
+    for (let n = 0; n < SIZE_BOOTS; n += 1) {
+      await using booted = await bootMicroVm(boot, nextId(), mib);
+      timesMs.push(booted.bootMs);
+      ({ memoryBytes } = await booted.vm.stats());
+    }
+    result[`p50Ms${mib}`] = spread(timesMs)["p50Ms"] ?? Number.NaN;
+    result[`mb${mib}`] = round(memoryBytes / 2 ** 20);
+  }
+  return result;
 };
 
 /** Everything counted: MemAvailable before and after, divided by the number. */
