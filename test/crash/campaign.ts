@@ -14,7 +14,14 @@ import { BUSY, Load, RUNTIME } from "./load.ts";
 import { Promised } from "./model.ts";
 import type { Plan } from "./plans.ts";
 import type { Random } from "./random.ts";
-import { assertDatabaseSound, assertNetworkEnds, assertNothingLeft, assertProcessesEnd } from "./remains.ts";
+import {
+  assertDatabaseSound,
+  assertNetworksEnd,
+  assertNothingLeft,
+  assertProcessesEnd,
+  networksOf,
+} from "./remains.ts";
+import type { Networks } from "./remains.ts";
 
 export interface CampaignOptions {
   readonly hearth: TestHearth;
@@ -70,8 +77,8 @@ export class Campaign {
   readonly #interrupted = new Map<string, number>();
   /** As they stand in the names of what they owned. */
   #alive = "";
-  /** What its networks' links are called, once it has said so. */
-  #links: string | null = null;
+  /** Known once it has said what they are called. */
+  #networks: Networks | null = null;
   readonly #dead: string[] = [];
 
   constructor(options: CampaignOptions) {
@@ -164,7 +171,7 @@ export class Campaign {
   /** A Hearth that has just started holds what was promised, has nothing of its predecessors, and serves. */
   async #check(): Promise<void> {
     const { hearth, random } = this.#options;
-    this.#links = hearth.about.network.links;
+    this.#networks = networksOf(hearth.about.network.links);
     assertNothingLeft(hearth.dataDir, this.#dead);
     const client = hearth.client();
     await Promise.all(this.#functions.map((each) => each.check(client)));
@@ -206,8 +213,8 @@ export class Campaign {
     this.tally.kills += 1;
     this.#dead.push(this.#alive);
     await assertProcessesEnd(hearth.dataDir);
-    await assertNetworkEnds(this.#links);
-    this.#links = null;
+    await assertNetworksEnd(this.#networks);
+    this.#networks = null;
     for (const { eventId, claimed } of assertDatabaseSound(hearth.dataDir, this.#codes)) {
       if (claimed) this.#interrupted.set(eventId, (this.#interrupted.get(eventId) ?? 0) + 1);
     }

@@ -20,6 +20,7 @@ export interface QueuedEvent {
 
 /** Less than a guest takes to find out by itself that it has no host. */
 const END_MS_MAX = 3_000;
+const NETWORKS_END_MS_MAX = 20_000;
 /** What may lie in a data directory; every other name is something left over. */
 const DATA_FILES =
   /^(?:credentials|endpoint|hearth\.(?:pid|db|db-wal|db-shm)|lock|control\.sock|logs|code|drives|scratch)$/;
@@ -44,18 +45,43 @@ export const assertProcessesEnd = async (dataDir: string): Promise<void> => {
   });
 };
 
-/** The networks of its slots, which had these links (`hth0-*`), are gone from the host. */
-export const assertNetworkEnds = async (links: string | null): Promise<void> => {
-  if (links === null) return;
-  const prefix = links.slice(0, -1);
-  const table = `table ip hearth${prefix.replaceAll(/\D/g, "")}`;
-  const held = (): string[] => [
-    ...readdirSync("/sys/class/net").filter((name) => name.startsWith(prefix)),
-    ...run("nft", "list", "tables").filter((line) => line === table),
-    ...run("ip", "netns", "list").filter((line) => line.includes("hearth")),
-  ];
-  // The next Hearth on this machine may take the same names, but not at once.
-  await eventually("its networks end", async () => (held().length === 0 ? true : null), END_MS_MAX);
+/** The networks of a Hearth's slots: what their links are called (`hth0-*`), and the kernel's number of its table of rules. */
+export interface Networks {
+  readonly links: string;
+  readonly handle: number | null;
+}
+
+/** Null for a Hearth without networks. */
+export const networksOf = (links: string | null): Networks | null =>
+  links === null ? null : { links, handle: handleOf(links) };
+
+const handleOf = (links: string): number | null => {
+  const name = `hearth${links.replaceAll(/\D/g, "")}`;
+  const { nftables } = JSON.parse(run("nft", "-j", "list", "tables").join("")) as {
+    readonly nftables: readonly { readonly table?: { readonly name: string; readonly handle: number } }[];
+  };
+  return nftables.find(({ table }) => table?.name === name)?.table?.handle ?? null;
+};
+
+/** They are gone from the host. Another Hearth may have the same names by now, with a table of its own. */
+export const assertNetworksEnd = async (networks: Networks | null): Promise<void> => {
+  if (networks === null) return;
+  const prefix = networks.links.slice(0, -1);
+  const held = (): string[] => {
+    const handle = handleOf(networks.links);
+    if (handle !== null && handle !== networks.handle) return [];
+    return [
+      ...readdirSync("/sys/class/net").filter((name) => name.startsWith(prefix)),
+      ...(handle === null ? [] : [`table ${handle}`]),
+      ...run("ip", "netns", "list").filter((line) => line.includes("hearth")),
+    ];
+  };
+  // The kernel takes namespaces down one after the other, when it comes to it.
+  await eventually("its networks end", async () => (held().length === 0 ? true : null), NETWORKS_END_MS_MAX).catch(
+    (error: unknown) => {
+      throw new Error(`${String(error)}: ${held().join(", ")}`);
+    },
+  );
 };
 
 const run = (file: string, ...args: string[]): string[] => execFileSync(file, args, { encoding: "utf8" }).split("\n");
