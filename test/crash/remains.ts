@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
+import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -55,12 +55,12 @@ export interface Networks {
 export const networksOf = (links: string | null): Networks | null =>
   links === null ? null : { links, handle: handleOf(links) };
 
+/** null when there is no such table. */
 const handleOf = (links: string): number | null => {
   const name = `hearth${links.replaceAll(/\D/g, "")}`;
-  const { nftables } = JSON.parse(run("nft", "-j", "list", "tables").join("")) as {
-    readonly nftables: readonly { readonly table?: { readonly name: string; readonly handle: number } }[];
-  };
-  return nftables.find(({ table }) => table?.name === name)?.table?.handle ?? null;
+  const { stdout } = spawnSync("nft", ["-a", "list", "table", "ip", name], { encoding: "utf8" });
+  const handle = /^table .*# handle (\d+)$/m.exec(stdout)?.[1];
+  return handle === undefined ? null : Number(handle);
 };
 
 /** They are gone from the host. Another Hearth may have the same names by now, with a table of its own. */
