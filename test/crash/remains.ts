@@ -59,7 +59,7 @@ export const networksOf = (links: string | null): Networks | null =>
 const handleOf = (links: string): number | null => {
   const name = `hearth${links.replaceAll(/\D/g, "")}`;
   const { stdout } = spawnSync("nft", ["-a", "list", "table", "ip", name], { encoding: "utf8" });
-  const handle = /^table .*# handle (\d+)$/m.exec(stdout)?.[1];
+  const handle = /^table .*# handle (\d+)/m.exec(stdout)?.[1];
   return handle === undefined ? null : Number(handle);
 };
 
