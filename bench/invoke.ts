@@ -113,7 +113,6 @@ export const reuseNever: InvokeBench = async ({ pooled, scratch }) => {
   return { ...spread(timesMs), clients: CLIENTS, perSecond: round(NEVER_CALLS / (totalMs / 1000)) };
 };
 
-/** A warm function's name. */
 /** Deploys a Node function and warms it up; resolves to its name. */
 export const warm = async (client: LambdaClient): Promise<string> => {
   const name = "warm-node";
