@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { lambdaClient } from "../src/cli/client.ts";
-import { REGION_DEFAULT } from "../src/cli/settings.ts";
+import { REGION_DEFAULT } from "../src/daemon/settings.ts";
 
 const MAIN = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 const STOP_MS_MAX = 30_000;

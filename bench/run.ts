@@ -1,7 +1,7 @@
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { IMAGES_DIRECTORY, SHIM_PATH } from "../src/cli/settings.ts";
+import { IMAGES_DIRECTORY, SHIM_PATH } from "../src/daemon/settings.ts";
 import { selectHypervisor } from "../src/vmm/hypervisors/select.ts";
 import type { BootOptions } from "../src/worker/booted.ts";
 import { uplinkMtu } from "../src/worker/network/host.ts";

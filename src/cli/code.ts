@@ -6,7 +6,7 @@ import { buffer } from "node:stream/consumers";
 import yauzl from "yauzl";
 import { ZipFile } from "yazl";
 import { UNZIPPED_BYTES_MAX, ZIP_BYTES_MAX, ZIP_ENTRIES_MAX } from "../wire/limits.ts";
-import { CliError, usageError } from "./errors.ts";
+import { CliError, usageError } from "../daemon/errors.ts";
 import { bytes } from "./output.ts";
 
 /** Code ready for upload, and what its contents say of runtime and handler (null: they say nothing). */

@@ -9,8 +9,8 @@ import {
 } from "@aws-sdk/client-lambda";
 import type { FunctionConfiguration, LambdaClient, Runtime } from "@aws-sdk/client-lambda";
 import { setTimeout as sleep } from "node:timers/promises";
-import { CliError } from "./errors.ts";
-import { ACCOUNT_DEFAULT, REUSE_TAG } from "./settings.ts";
+import { CliError } from "../daemon/errors.ts";
+import { ACCOUNT_DEFAULT, REUSE_TAG } from "../daemon/settings.ts";
 
 /** A function as it shall be. Absent members keep what an existing function has, or take Lambda's default. */
 export interface Deployment {

@@ -12,8 +12,8 @@ import { testCommand } from "./commands/test.ts";
 import { topCommand } from "./commands/top.ts";
 import { upCommand } from "./commands/up.ts";
 import { vmCommand } from "./commands/vm.ts";
-import { describeError, EXIT_FAILURE, EXIT_OK, EXIT_USAGE } from "./errors.ts";
-import { version } from "./settings.ts";
+import { describeError, EXIT_FAILURE, EXIT_OK, EXIT_USAGE } from "../daemon/errors.ts";
+import { version } from "../daemon/settings.ts";
 
 const program = (): Command => {
   const root = new Command("hearth")

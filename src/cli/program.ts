@@ -4,8 +4,8 @@ import { NAME_SERVERS_MAX } from "../wire/limits.ts";
 import { NETWORK_MODES } from "../wire/slot.ts";
 import { createOutput } from "./output.ts";
 import type { Output } from "./output.ts";
-import { clientSettings, LISTEN_DEFAULT } from "./settings.ts";
-import type { ClientSettings } from "./settings.ts";
+import { clientSettings, LISTEN_DEFAULT } from "../daemon/settings.ts";
+import type { ClientSettings } from "../daemon/settings.ts";
 
 /** Options that every command has. */
 export interface CommonOptions {

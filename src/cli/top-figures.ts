@@ -1,7 +1,7 @@
 import { parseSamples } from "../telemetry/prometheus-text.ts";
 import type { Sample } from "../telemetry/prometheus-text.ts";
 import type { SlotInfo } from "../wire/slot.ts";
-import type { ControlStats } from "./control.ts";
+import type { ControlStats } from "../daemon/control.ts";
 
 /** What a Hearth said of itself at one moment. */
 export interface Reading {

@@ -3,7 +3,7 @@ import { test } from "node:test";
 import pc from "picocolors";
 import { createMetrics } from "../telemetry/index.ts";
 import type { SlotInfo } from "../wire/slot.ts";
-import type { ControlStats } from "./control.ts";
+import type { ControlStats } from "../daemon/control.ts";
 import { cut } from "./output.ts";
 import { figuresBetween, readingOf } from "./top-figures.ts";
 import { drawTop, sortSlots } from "./top-screen.ts";

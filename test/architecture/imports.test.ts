@@ -22,8 +22,18 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   worker: ["lib", "wire", "vmm", "telemetry", "store/blobs", "runtimes/catalog.ts"],
   "worker-manager": ["lib", "wire", "telemetry"],
   frontend: ["lib", "wire", "store", "telemetry", "runtimes/catalog.ts"],
-  events: ["lib", "wire", "store", "telemetry"],
-  dashboard: ["lib", "wire"],
+  daemon: [
+    "lib",
+    "wire",
+    "vmm",
+    "store",
+    "telemetry",
+    "placement",
+    "runtimes",
+    "worker",
+    "worker-manager",
+    "frontend",
+  ],
   cli: ["*"],
 };
 
@@ -75,5 +85,6 @@ test("the check sees imports at all, and refuses what it should", () => {
   assert.equal(isAllowed({ file: "frontend/a.ts", target: "worker/slot.ts" }), false);
   assert.equal(isAllowed({ file: "worker/a.ts", target: "store/store.ts" }), false);
   assert.equal(isAllowed({ file: "worker/a.ts", target: "store/blobs.ts" }), true);
+  assert.equal(isAllowed({ file: "daemon/a.ts", target: "cli/main.ts" }), false);
   assert.equal(isAllowed({ file: "wire/a.ts", target: "lib/b.ts" }), true);
 });

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { DatabaseSync } from "node:sqlite";
 import { deploy } from "../../src/cli/deploy.ts";
-import { dataFiles } from "../../src/cli/settings.ts";
+import { dataFiles } from "../../src/daemon/settings.ts";
 import { invoke } from "../functional/functions.ts";
 import { eventually } from "../functional/hearth.ts";
 import type { TestHearth } from "../functional/hearth.ts";

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { InvokeCommand } from "@aws-sdk/client-lambda";
 import type { LambdaClient } from "@aws-sdk/client-lambda";
 import { deploy } from "../../src/cli/deploy.ts";
-import { getStats } from "../../src/cli/control.ts";
+import { getStats } from "../../src/daemon/control.ts";
 import { invoke } from "../functional/functions.ts";
 import type { Answer } from "../functional/functions.ts";
 import { eventually, startHearth } from "../functional/hearth.ts";

@@ -5,7 +5,7 @@ import { copyFileSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { DatabaseSync } from "node:sqlite";
-import { dataFiles } from "../../src/cli/settings.ts";
+import { dataFiles } from "../../src/daemon/settings.ts";
 import { vmmOptions } from "../../src/vmm/config.ts";
 import { detectCgroups } from "../../src/vmm/jail/cgroup.ts";
 import { eventually } from "../functional/hearth.ts";

@@ -6,7 +6,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { LambdaClient, ListFunctionsCommand } from "@aws-sdk/client-lambda";
-import { dataFiles } from "../../src/cli/settings.ts";
+import { dataFiles } from "../../src/daemon/settings.ts";
 import { logFilesOf, parseStoredRecord } from "../../src/telemetry/index.ts";
 import { deployProbe, invoke, zipOf } from "./functions.ts";
 import { eventually, hearthCommand, MAIN, run, startHearth } from "./hearth.ts";
@@ -148,7 +148,7 @@ test("errors are one sentence and what to do", async () => {
 test("metrics count what happened", async () => {
   const client = hearth.client();
   await deployProbe(client, "counted");
-  const { getControl } = await import("../../src/cli/control.ts");
+  const { getControl } = await import("../../src/daemon/control.ts");
   const text = await getControl(hearth.dataDir, "/metrics");
   assert.match(text, /^hearth_invoke_seconds_count/m);
   assert.match(text, /^hearth_boot_seconds_count\{outcome="ready"\} [1-9]/m);

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { after, test } from "node:test";
-import { getControl } from "../../src/cli/control.ts";
+import { getControl } from "../../src/daemon/control.ts";
 import { deploy } from "../../src/cli/deploy.ts";
 import type { Deployment } from "../../src/cli/deploy.ts";
 import { compiledBootstrap, deployProbe, invoke, zipOf } from "./functions.ts";

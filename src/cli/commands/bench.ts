@@ -6,7 +6,7 @@ import { runBenches } from "../../../bench/run.ts";
 import { judge } from "../../../bench/targets.ts";
 import type { Judged } from "../../../bench/targets.ts";
 import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
-import { EXIT_FAILURE, usageError } from "../errors.ts";
+import { EXIT_FAILURE, usageError } from "../../daemon/errors.ts";
 import { table } from "../output.ts";
 import { command, outputOf } from "../program.ts";
 import type { CommonOptions } from "../program.ts";

@@ -4,11 +4,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { lambdaClient } from "../client.ts";
 import { tellStory } from "../demo.ts";
-import { EXIT_FAILURE } from "../errors.ts";
+import { EXIT_FAILURE } from "../../daemon/errors.ts";
 import { command, outputOf } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
-import { hostOnLoopback } from "../run-hearth.ts";
-import { REGION_DEFAULT } from "../settings.ts";
+import { hostOnLoopback } from "../../daemon/run-hearth.ts";
+import { REGION_DEFAULT } from "../../daemon/settings.ts";
 
 /** `hearth demo`: the whole of Hearth in one go, on a free port and a data directory that go away again. */
 export const demoCommand = (): Command =>

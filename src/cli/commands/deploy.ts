@@ -14,7 +14,7 @@ import { lambdaClient } from "../client.ts";
 import { readCode } from "../code.ts";
 import { deploy } from "../deploy.ts";
 import type { Deployment } from "../deploy.ts";
-import { usageError } from "../errors.ts";
+import { usageError } from "../../daemon/errors.ts";
 import { bytes } from "../output.ts";
 import { clientCommand, outputOf, repeated, settingsOf, wholeNumber } from "../program.ts";
 import type { ClientOptions } from "../program.ts";

@@ -3,11 +3,11 @@ import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
 import type { Candidate } from "../../vmm/hypervisors/select.ts";
 import { examine } from "../doctor.ts";
 import type { Finding } from "../finding.ts";
-import { EXIT_FAILURE } from "../errors.ts";
+import { EXIT_FAILURE } from "../../daemon/errors.ts";
 import { table } from "../output.ts";
 import { command, dataDirOption, outputOf } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
-import { dataDirectory } from "../settings.ts";
+import { dataDirectory } from "../../daemon/settings.ts";
 
 interface DoctorOptions extends CommonOptions {
   readonly dataDir?: string;

@@ -5,7 +5,7 @@ import type { Command } from "commander";
 import { readFile } from "node:fs/promises";
 import { buffer } from "node:stream/consumers";
 import { lambdaClient } from "../client.ts";
-import { EXIT_FAILURE, usageError } from "../errors.ts";
+import { EXIT_FAILURE, usageError } from "../../daemon/errors.ts";
 import { clientCommand, outputOf, settingsOf } from "../program.ts";
 import type { ClientOptions } from "../program.ts";
 

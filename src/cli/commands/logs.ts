@@ -3,11 +3,11 @@ import { existsSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { logFilesOf, LogReader } from "../../telemetry/index.ts";
 import type { StoredRecord } from "../../telemetry/index.ts";
-import { CliError, usageError } from "../errors.ts";
+import { CliError, usageError } from "../../daemon/errors.ts";
 import type { Output } from "../output.ts";
 import { command, dataDirOption, outputOf, wholeNumber } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
-import { dataDirectory, dataFiles } from "../settings.ts";
+import { dataDirectory, dataFiles } from "../../daemon/settings.ts";
 
 interface LogsOptions extends CommonOptions {
   readonly dataDir?: string;

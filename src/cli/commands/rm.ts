@@ -2,7 +2,7 @@ import { DeleteFunctionCommand, ResourceNotFoundException } from "@aws-sdk/clien
 import type { Command } from "commander";
 import { createInterface } from "node:readline/promises";
 import { lambdaClient } from "../client.ts";
-import { CliError, EXIT_FAILURE, usageError } from "../errors.ts";
+import { CliError, EXIT_FAILURE, usageError } from "../../daemon/errors.ts";
 import { clientCommand, outputOf, settingsOf } from "../program.ts";
 import type { ClientOptions } from "../program.ts";
 

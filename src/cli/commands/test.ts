@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { usageError } from "../errors.ts";
+import { usageError } from "../../daemon/errors.ts";
 import { command } from "../program.ts";
 
 /** `hearth test`: listed here for the help; the launcher runs it, because it needs what development needs. */

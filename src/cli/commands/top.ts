@@ -1,11 +1,11 @@
 import type { Command } from "commander";
 import { setTimeout as sleep } from "node:timers/promises";
-import { getControl, getSlots, getStats } from "../control.ts";
+import { getControl, getSlots, getStats } from "../../daemon/control.ts";
 import type { Output } from "../output.ts";
 import { command, dataDirOption, outputOf } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
 import { Screen } from "../screen.ts";
-import { dataDirectory } from "../settings.ts";
+import { dataDirectory } from "../../daemon/settings.ts";
 import { figuresBetween, readingOf } from "../top-figures.ts";
 import type { Reading } from "../top-figures.ts";
 import { drawTop, SORTS } from "../top-screen.ts";

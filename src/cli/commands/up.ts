@@ -6,9 +6,9 @@ import { DRAIN_MS_MAX, OVERCOMMIT_DEFAULT, OVERCOMMIT_MAX } from "../../wire/lim
 import type { NetworkMode, ReusePolicy } from "../../wire/slot.ts";
 import type { DrivePages } from "../../vmm/config.ts";
 import type { CpuPolicy } from "../../worker/cpu-share.ts";
-import { EXIT_OK, usageError } from "../errors.ts";
-import { HYPERVISORS } from "../hearth.ts";
-import type { HypervisorChoice } from "../hearth.ts";
+import { EXIT_OK, usageError } from "../../daemon/errors.ts";
+import { HYPERVISORS } from "../../daemon/hearth-options.ts";
+import type { HypervisorChoice } from "../../daemon/hearth-options.ts";
 import type { Output } from "../output.ts";
 import {
   command,
@@ -20,8 +20,8 @@ import {
   wholeNumber,
 } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
-import { hostHearth } from "../run-hearth.ts";
-import type { HostedHearth } from "../run-hearth.ts";
+import { hostHearth } from "../../daemon/run-hearth.ts";
+import type { HostedHearth } from "../../daemon/run-hearth.ts";
 import {
   ACCOUNT_DEFAULT,
   dataDirectory,
@@ -29,8 +29,8 @@ import {
   LISTEN_DEFAULT,
   parseAddress,
   REGION_DEFAULT,
-} from "../settings.ts";
-import { otlpEndpoint } from "../tracing.ts";
+} from "../../daemon/settings.ts";
+import { otlpEndpoint } from "../../daemon/tracing.ts";
 
 interface UpOptions extends CommonOptions {
   readonly listen: string;

@@ -8,12 +8,12 @@ import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
 import type { MicroVm, MicroVmExit } from "../../vmm/microvm.ts";
 import type { NetworkMode } from "../../wire/slot.ts";
 import { GuestConsole } from "../console.ts";
-import { CliError, EXIT_FAILURE, EXIT_OK, usageError } from "../errors.ts";
-import { HYPERVISORS } from "../hearth.ts";
-import type { HypervisorChoice } from "../hearth.ts";
+import { CliError, EXIT_FAILURE, EXIT_OK, usageError } from "../../daemon/errors.ts";
+import { HYPERVISORS } from "../../daemon/hearth-options.ts";
+import type { HypervisorChoice } from "../../daemon/hearth-options.ts";
 import { command, nameServerOption, networkOption, outputOf, wholeNumber } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
-import { IMAGES_DIRECTORY } from "../settings.ts";
+import { IMAGES_DIRECTORY } from "../../daemon/settings.ts";
 
 interface RunOptions extends CommonOptions {
   readonly kernel?: string;

@@ -4,7 +4,7 @@ import type { LogLevel } from "../telemetry/index.ts";
 import { serveControl } from "./control.ts";
 import { loadOrCreateCredentials } from "./credentials.ts";
 import { CliError } from "./errors.ts";
-import type { HearthOptions, RunningHearth } from "./hearth.ts";
+import type { HearthOptions, RunningHearth } from "./hearth-options.ts";
 import { lockDataDirectory } from "./lock.ts";
 import { serveMetrics } from "./metrics-server.ts";
 import type { MetricsServer } from "./metrics-server.ts";

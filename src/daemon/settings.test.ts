@@ -3,7 +3,7 @@ import { mkdtemp, rm, stat, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
-import { parseSince } from "./commands/logs.ts";
+import { parseSince } from "../cli/commands/logs.ts";
 import { loadOrCreateCredentials } from "./credentials.ts";
 import { CliError } from "./errors.ts";
 import { lockDataDirectory } from "./lock.ts";

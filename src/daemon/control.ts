@@ -5,7 +5,7 @@ import type { IncomingMessage, Server, ServerResponse } from "node:http";
 import type { WorkerReport } from "../wire/roles.ts";
 import type { SlotInfo } from "../wire/slot.ts";
 import { CliError } from "./errors.ts";
-import type { RunningHearth } from "./hearth.ts";
+import type { RunningHearth } from "./hearth-options.ts";
 import { dataFiles } from "./settings.ts";
 
 /*

@@ -25,7 +25,7 @@ import { HostMemory } from "../worker/host-memory.ts";
 import { MicroManager } from "../worker/micro-manager.ts";
 import { openNetworks, type OpenedNetworks } from "../worker/network/open.ts";
 import { loadRuntimeImages } from "../worker/runtime-images.ts";
-import type { AssembleHearth, HearthOptions } from "./hearth.ts";
+import type { AssembleHearth, HearthOptions } from "./hearth-options.ts";
 import { dataFiles, IMAGES_DIRECTORY, SHIM_PATH } from "./settings.ts";
 import { openTracer } from "./tracing.ts";
 
