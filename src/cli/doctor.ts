@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { fail, ok, textOf, warn, type Finding } from "./finding.ts";
 import { findMemoryGroups } from "../vmm/jail/memory-groups.ts";
-import { HostMemory } from "../worker/host-memory.ts";
+import { HostMemory } from "../worker/memory/host-memory.ts";
 import { forwardDroppers } from "../worker/network/firewalls.ts";
 import { hostNameServers } from "../worker/network/name-servers.ts";
 import { probeNetworks } from "../worker/network/open.ts";

@@ -21,7 +21,7 @@ import {
   SLOTS_MAX_DEFAULT,
 } from "../wire/limits.ts";
 import { WorkerManager } from "../worker-manager/worker-manager.ts";
-import { HostMemory } from "../worker/host-memory.ts";
+import { HostMemory } from "../worker/memory/host-memory.ts";
 import { MicroManager } from "../worker/micro-manager.ts";
 import { openNetworks, type OpenedNetworks } from "../worker/network/open.ts";
 import { loadRuntimeImages } from "../worker/runtime-images.ts";

@@ -12,7 +12,7 @@ import { UmlHypervisor } from "../../src/vmm/hypervisors/uml/hypervisor.ts";
 import type { Hypervisor } from "../../src/vmm/microvm.ts";
 import type { FunctionSpec } from "../../src/wire/function.ts";
 import type { InvocationRequest, InvocationResult } from "../../src/wire/invocation.ts";
-import { HostMemory } from "../../src/worker/host-memory.ts";
+import { HostMemory } from "../../src/worker/memory/host-memory.ts";
 import { MicroManager } from "../../src/worker/micro-manager.ts";
 import { loadRuntimeImages } from "../../src/worker/runtime-images.ts";
 import { eventually } from "../functional/hearth.ts";

@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
-import { MemoryStalls } from "../../src/worker/memory-stalls.ts";
+import { MemoryStalls } from "../../src/worker/memory/memory-stalls.ts";
 import { MEMORY_READ_MS } from "../../src/wire/limits.ts";
 import { run } from "./hearth.ts";
 import { MemoryGroup } from "./memory-group.ts";

@@ -3,8 +3,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { ServiceError } from "../wire/errors.ts";
-import { MEMORY_READ_MS, SLOT_MB_EXPECTED, WORKER_MEMORY_RESERVE_BYTES } from "../wire/limits.ts";
+import { ServiceError } from "../../wire/errors.ts";
+import { MEMORY_READ_MS, SLOT_MB_EXPECTED, WORKER_MEMORY_RESERVE_BYTES } from "../../wire/limits.ts";
 import { MemoryKeeper } from "./memory-keeper.ts";
 import type { IdleSlot } from "./pressure.ts";
 

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { findMemoryGroups } from "../vmm/jail/memory-groups.ts";
+import { findMemoryGroups } from "../../vmm/jail/memory-groups.ts";
 import { HostMemory } from "./host-memory.ts";
 
 const MIB = 1024 * 1024;

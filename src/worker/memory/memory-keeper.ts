@@ -1,9 +1,9 @@
-import { unavailable } from "../wire/exhaustion.ts";
-import { MEMORY_READ_MS } from "../wire/limits.ts";
+import { unavailable } from "../../wire/exhaustion.ts";
+import { MEMORY_READ_MS } from "../../wire/limits.ts";
 import type { MemoryReading } from "./host-memory.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 import { MemoryStalls } from "./memory-stalls.ts";
-import type { MicroVmPool } from "./pool.ts";
+import type { MicroVmPool } from "../pool.ts";
 import { expectedBytes, mayFillPool, relief, reserveBytes } from "./pressure.ts";
 import type { IdleSlot } from "./pressure.ts";
 

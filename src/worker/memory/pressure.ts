@@ -3,7 +3,7 @@ import {
   SLOT_MB_EXPECTED,
   WORKER_MEMORY_RESERVE_BYTES,
   WORKER_MEMORY_RESERVE_SHARE,
-} from "../wire/limits.ts";
+} from "../../wire/limits.ts";
 
 /*
  * What a worker ends when it has too little of something. Pure: readings in, decisions out.

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { MEMORY_STALLED_MS } from "../wire/limits.ts";
+import { MEMORY_STALLED_MS } from "../../wire/limits.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 
 test("what is on its way back counts once: until a reading that began after it was back", async () => {

@@ -1,7 +1,7 @@
 import { readFileSync } from "node:fs";
 import { freemem, totalmem } from "node:os";
 import { join } from "node:path";
-import type { MemoryGroups } from "../vmm/jail/memory-groups.ts";
+import type { MemoryGroups } from "../../vmm/jail/memory-groups.ts";
 
 /** Memory that a worker may use, in bytes. */
 export interface MemoryReading {

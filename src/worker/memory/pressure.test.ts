@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { POOL_RESERVES_MIN, SLOT_MB_EXPECTED, WORKER_MEMORY_RESERVE_BYTES } from "../wire/limits.ts";
+import { POOL_RESERVES_MIN, SLOT_MB_EXPECTED, WORKER_MEMORY_RESERVE_BYTES } from "../../wire/limits.ts";
 import { mayFillPool, nominalRoom, relief, reserveBytes } from "./pressure.ts";
 import type { IdleSlot, MemoryState } from "./pressure.ts";
 

@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
-import { MEMORY_STALL_US, MEMORY_STALL_WINDOW_US } from "../wire/limits.ts";
+import { MEMORY_STALL_US, MEMORY_STALL_WINDOW_US } from "../../wire/limits.ts";
 import { MemoryStalls } from "./memory-stalls.ts";
 
 const directory = await mkdtemp(join(tmpdir(), "hearth-stalls-"));

@@ -1,8 +1,8 @@
 import { closeSync, openSync, writeSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import { Watch } from "../vmm/poller.ts";
-import { MEMORY_STALL_US, MEMORY_STALL_WINDOW_US } from "../wire/limits.ts";
+import { Watch } from "../../vmm/poller.ts";
+import { MEMORY_STALL_US, MEMORY_STALL_WINDOW_US } from "../../wire/limits.ts";
 
 const US_PER_MS = 1000;
 

@@ -1,4 +1,4 @@
-import { MEMORY_STALLED_MS } from "../wire/limits.ts";
+import { MEMORY_STALLED_MS } from "../../wire/limits.ts";
 import type { MemoryReading } from "./host-memory.ts";
 import type { MemoryState } from "./pressure.ts";
 
