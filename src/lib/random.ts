@@ -1,5 +1,11 @@
-/** mulberry32: numbers from 0 up to 1, the same ones for the same seed everywhere. For tests and measurements, never for secrets. */
-export const seededRandom = (seed: number): (() => number) => {
+/** A number from 0 up to, but not including, 1. A parameter of whatever draws lots, so that a run can be repeated. */
+export type Random = () => number;
+
+/** For choices that need not be repeated, and never for secrets. */
+export const systemRandom: Random = () => Math.random();
+
+/** mulberry32: the same numbers for the same seed everywhere. For tests and measurements, never for secrets. */
+export const seededRandom = (seed: number): Random => {
   let state = seed >>> 0;
   return () => {
     state = (state + 0x6d2b79f5) >>> 0;

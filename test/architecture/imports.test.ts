@@ -22,7 +22,9 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   worker: ["lib", "wire", "vmm", "telemetry", "store/blobs", "runtimes/catalog.ts"],
   "worker-manager": ["lib", "wire", "telemetry"],
   frontend: ["lib", "wire", "store", "telemetry", "runtimes/catalog.ts"],
-  daemon: ["lib", "wire", "vmm", "store", "telemetry", "placement", "runtimes", "worker", "worker-manager", "frontend"],
+  daemon: ["lib", "wire", "vmm", "store", "telemetry", "placement", "runtimes", "worker", "worker-manager", "frontend"]
+    // Its images and its version.
+    .concat("../build/images", "../package.json"),
   cli: ["*"],
 };
 
