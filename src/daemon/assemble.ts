@@ -3,7 +3,7 @@ import { setTimeout as wait } from "node:timers/promises";
 import { startFrontend } from "../frontend/frontend.ts";
 import { Placement } from "../placement/placement.ts";
 import { listRuntimes } from "../runtimes/catalog.ts";
-import { openCodeStore } from "../store/blobs/file-code-store.ts";
+import { openCodeStore } from "../store/code/file-code-store.ts";
 import { openSqliteStore } from "../store/sqlite/sqlite.ts";
 import { createMetrics, FunctionLogs } from "../telemetry/index.ts";
 import type { Tracer } from "../telemetry/index.ts";

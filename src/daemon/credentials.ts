@@ -1,7 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { existsSync, statSync } from "node:fs";
 import { writeFile } from "node:fs/promises";
-import { moveIntoPlace } from "../store/blobs/durable-files.ts";
+import { moveIntoPlace } from "../store/code/durable-files.ts";
 import { CliError } from "./errors.ts";
 import { dataFiles, readCredentials } from "./settings.ts";
 import type { ClientSettings } from "./settings.ts";

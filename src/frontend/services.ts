@@ -1,4 +1,4 @@
-import type { CodeStore } from "../store/blobs.ts";
+import type { CodeStore } from "../store/code.ts";
 import type { Store } from "../store/store.ts";
 import type { Logger, Metrics, Tracer } from "../telemetry/index.ts";
 import type { WorkerInvokeApi, WorkerManagerApi } from "../wire/roles.ts";

@@ -19,7 +19,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   placement: ["lib", "wire"],
   telemetry: ["lib", "wire"],
   runtimes: [],
-  worker: ["lib", "wire", "vmm", "telemetry", "store/blobs", "runtimes/catalog.ts"],
+  worker: ["lib", "wire", "vmm", "telemetry", "store/code", "runtimes/catalog.ts"],
   "worker-manager": ["lib", "wire", "telemetry"],
   frontend: ["lib", "wire", "store", "telemetry", "runtimes/catalog.ts"],
   daemon: ["lib", "wire", "vmm", "store", "telemetry", "placement", "runtimes", "worker", "worker-manager", "frontend"]
@@ -75,7 +75,7 @@ test("the check sees imports at all, and refuses what it should", () => {
   assert.equal(isAllowed({ file: "lib/a.ts", target: "wire/limits.ts" }), false);
   assert.equal(isAllowed({ file: "frontend/a.ts", target: "worker/slot.ts" }), false);
   assert.equal(isAllowed({ file: "worker/a.ts", target: "store/store.ts" }), false);
-  assert.equal(isAllowed({ file: "worker/a.ts", target: "store/blobs.ts" }), true);
+  assert.equal(isAllowed({ file: "worker/a.ts", target: "store/code.ts" }), true);
   assert.equal(isAllowed({ file: "daemon/a.ts", target: "cli/main.ts" }), false);
   assert.equal(isAllowed({ file: "wire/a.ts", target: "lib/b.ts" }), true);
 });

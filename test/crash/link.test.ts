@@ -6,7 +6,7 @@ import type { Duplex } from "node:stream";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { IMAGES_DIRECTORY, SHIM_PATH } from "../../src/daemon/settings.ts";
-import { makeImage } from "../../src/store/blobs/image.ts";
+import { makeImage } from "../../src/store/code/image.ts";
 import { createMetrics, noTracer } from "../../src/telemetry/index.ts";
 import { UmlHypervisor } from "../../src/vmm/hypervisors/uml/hypervisor.ts";
 import type { Hypervisor } from "../../src/vmm/microvm.ts";

@@ -5,7 +5,7 @@ import { LambdaClient } from "@aws-sdk/client-lambda";
 import { ZipFile } from "yazl";
 import { startFrontend } from "../../src/frontend/frontend.ts";
 import type { Clock, Frontend, FrontendOptions } from "../../src/frontend/frontend.ts";
-import { openCodeStore } from "../../src/store/blobs/file-code-store.ts";
+import { openCodeStore } from "../../src/store/code/file-code-store.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite.ts";
 import type { Store } from "../../src/store/store.ts";
 import { noTracer, silentLog } from "../../src/telemetry/index.ts";

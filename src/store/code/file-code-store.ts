@@ -4,7 +4,7 @@ import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile }
 import { join } from "node:path";
 import type { Digest } from "../../wire/function.ts";
 import { CODE_KEEP_MS } from "../../wire/limits.ts";
-import type { CodeImage, CodeStore } from "../blobs.ts";
+import type { CodeImage, CodeStore } from "../code.ts";
 import { readArchive } from "./archive.ts";
 import { moveIntoPlace } from "./durable-files.ts";
 import { makeImage } from "./image.ts";
