@@ -122,7 +122,10 @@ const network = async (): Promise<Finding> => {
       `NAT, but another firewall drops what is forwarded (${droppers.join(", ")})`,
       "Let it pass: iptables -I FORWARD -i hth+ -j ACCEPT; iptables -I FORWARD -o hth+ -j ACCEPT",
     );
-  return ok("network", `NAT; functions ask ${servers.join(", ")} for names`);
+  return ok(
+    "network",
+    `NAT; functions ask ${servers.join(", ")} for names; private, metadata and reserved addresses are closed to them`,
+  );
 };
 
 const built = async (): Promise<Finding[]> => {

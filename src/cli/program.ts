@@ -2,6 +2,8 @@ import { Command, InvalidArgumentError, Option } from "commander";
 import { isIPv4 } from "node:net";
 import { NAME_SERVERS_MAX } from "../wire/limits.ts";
 import { NETWORK_MODES } from "../wire/slot.ts";
+import { parseRange, rangeText, type AddressRange } from "../worker/network/address-range.ts";
+import { opensAnything } from "../worker/network/closed-ranges.ts";
 import { createOutput } from "./output.ts";
 import type { Output } from "./output.ts";
 import { clientSettings, LISTEN_DEFAULT } from "../daemon/settings.ts";
@@ -55,6 +57,31 @@ export const nameServerOption = (): Option =>
       return addresses;
     })
     .env("HEARTH_NAME_SERVER");
+
+export const networkAllowOption = (): Option =>
+  new Option(
+    "--network-allow <cidr>",
+    "private, shared, metadata or reserved addresses that functions may reach, such as 10.1.0.0/16 (repeatable)",
+  )
+    .argParser((text: string, previous: readonly AddressRange[] | undefined) => [
+      ...(previous ?? []),
+      ...text.split(",").map(rangeToOpen),
+    ])
+    .env("HEARTH_NETWORK_ALLOW");
+
+const rangeToOpen = (text: string): AddressRange => {
+  let range: AddressRange;
+  try {
+    range = parseRange(text);
+  } catch (error) {
+    throw new InvalidArgumentError(`${error instanceof Error ? error.message : String(error)}.`);
+  }
+  if (!opensAnything(range))
+    throw new InvalidArgumentError(
+      `${rangeText(range)} opens nothing: it must lie in a closed range (docs/network.md), and some are never opened.`,
+    );
+  return range;
+};
 
 /** For commander: a whole number within bounds. */
 export const wholeNumber =

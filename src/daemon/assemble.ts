@@ -49,7 +49,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
   const store = stack.use(openSqliteStore(files.database));
   const code = await openCodeStore(dataDir);
 
-  const network = await openNetworks(options.network, options.nameServers);
+  const network = await openNetworks(options.network, options.nameServers, options.networkAllow);
   if (network.networks !== null) stack.use(network.networks);
   if (network.networks?.switchedForwardingOn === true)
     log.warn(

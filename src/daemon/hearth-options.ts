@@ -3,6 +3,7 @@ import type { WorkerSlotApi } from "../wire/roles.ts";
 import type { NetworkMode, ReusePolicy } from "../wire/slot.ts";
 import type { DrivePages } from "../vmm/config.ts";
 import type { CpuPolicy } from "../worker/cpu-share.ts";
+import type { AddressRange } from "../worker/network/address-range.ts";
 import type { Address } from "./settings.ts";
 
 export const HYPERVISORS = ["auto", "uml", "kvm", "firecracker"] as const;
@@ -33,6 +34,8 @@ export interface HearthOptions {
   readonly network: NetworkMode | null;
   /** IPv4 addresses; null takes those of the host. */
   readonly nameServers: readonly string[] | null;
+  /** Ranges that functions reach though they are closed by default. */
+  readonly networkAllow: readonly AddressRange[];
   /** For functions without a tag of their own. */
   readonly reuse: ReusePolicy;
   readonly log: Logger;

@@ -61,6 +61,7 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
     pool,
     network: null,
     nameServers: null,
+    networkAllow: [],
     reuse: "always",
     log: createLog({ level: logLevel, format: "text" }),
   });

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { UmlHypervisor } from "../../src/vmm/hypervisors/uml/hypervisor.ts";
 import type { MicroVm } from "../../src/vmm/microvm.ts";
-import { SlotNetworks } from "../../src/worker/network/slot-networks.ts";
+import { SlotNetworks, type NetworkOptions } from "../../src/worker/network/slot-networks.ts";
 import type { SlotNetwork } from "../../src/worker/network/slot-network.ts";
 import { compile } from "../vmm/guest.ts";
 import { readLine, tell } from "../vmm/stream.ts";
@@ -50,8 +50,8 @@ export class AttackerHost implements AsyncDisposable {
     this.#hypervisor = new UmlHypervisor({ runDir: join(this.#directory, "r") });
   }
 
-  static async open(nameServers: readonly string[] = []): Promise<AttackerHost> {
-    return new AttackerHost(await SlotNetworks.open({ nameServers, ready: 2 }));
+  static async open(options: Partial<NetworkOptions> = {}): Promise<AttackerHost> {
+    return new AttackerHost(await SlotNetworks.open({ nameServers: [], ready: 2, ...options }));
   }
 
   async guest(): Promise<Attacker> {

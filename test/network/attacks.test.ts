@@ -4,13 +4,24 @@ import { once } from "node:events";
 import { after, before, describe, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
 import { GUEST_GATEWAY, ipv4Text, slotAddresses } from "../../src/worker/network/addresses.ts";
+import { parseRange } from "../../src/worker/network/address-range.ts";
+import { eventually } from "../functional/hearth.ts";
 import { AttackerHost, type Attacker } from "./attacker.ts";
 import { HostServices, hostAddresses, reachable } from "./host-services.ts";
 import { cannotNetwork, METADATA_ADDRESS, Outside, run } from "./outside.ts";
 
 const ECHO = 7;
 const DISCARD = 9;
-const CLOSED = 4;
+const DNS = 53;
+const REFUSING = 4;
+
+/** Addresses outside that nobody reaches who was not let, a few of each kind. */
+const CLOSED = {
+  private: ["10.213.77.5", "172.29.77.5", "192.168.213.77"],
+  shared: ["100.77.213.5"],
+  metadata: [METADATA_ADDRESS, "168.63.129.16", "100.100.100.200", "192.0.0.192", "169.254.170.2"],
+  reserved: ["169.254.1.1", "192.0.2.77", "198.51.100.77", "203.0.113.77", "240.77.213.5"],
+} as const;
 
 /** As the guest's root, with raw sockets and the card itself in hand. */
 describe("a guest's root", { skip: cannotNetwork() }, () => {
@@ -19,7 +30,7 @@ describe("a guest's root", { skip: cannotNetwork() }, () => {
   let guest: Attacker;
 
   before(async () => {
-    outside = await Outside.open({ metadata: true });
+    outside = await Outside.open(Object.values(CLOSED).flat());
     host = await AttackerHost.open();
     guest = await host.guest();
   });
@@ -32,8 +43,8 @@ describe("a guest's root", { skip: cannotNetwork() }, () => {
   test("reaches the world: TCP, UDP, ICMP, and hears when it is refused", async () => {
     const { address } = outside;
     assert.equal(
-      await guest.do(`knock ${address}:${ECHO} ${address}:${CLOSED}`),
-      `${address}:${ECHO}=connected ${address}:${CLOSED}=refused`,
+      await guest.do(`knock ${address}:${ECHO} ${address}:${REFUSING}`),
+      `${address}:${ECHO}=connected ${address}:${REFUSING}=refused`,
     );
     assert.equal(await guest.do(`udp ${address} ${ECHO} hello`), "hello");
     assert.equal(await guest.do(`ping ${address}`), "answered");
@@ -87,12 +98,46 @@ describe("a guest's root", { skip: cannotNetwork() }, () => {
     }
   });
 
-  test("does not reach the metadata service, nor anything else that is link-local", async () => {
-    assert.ok(await reachable(METADATA_ADDRESS, ECHO));
+  test("does not reach private, shared, metadata and reserved addresses, though the host does", async () => {
+    const addresses = Object.values(CLOSED).flat();
+    for (const address of addresses) assert.ok(await reachable(address, ECHO), address);
     const before = outside.arrivals.length;
-    assert.equal(await guest.do(`knock ${METADATA_ADDRESS}:${ECHO} 169.254.170.2:80 169.254.1.1:${ECHO}`), "silence");
-    assert.equal(await guest.do(`ping ${METADATA_ADDRESS}`), "silence");
+    // A name server's port is open where there is one, not everywhere.
+    const doors = addresses.flatMap((address) => [ECHO, DNS].map((port) => `${address}:${port}`));
+    assert.equal(await guest.do(`knock ${doors.join(" ")}`), "silence");
+    for (const address of addresses) assert.equal(await guest.do(`ping ${address}`), "silence", address);
     assert.equal(outside.arrivals.length, before);
+  });
+
+  test("reaches what is opened, and no metadata service or neighbour in it", async () => {
+    const opened = ["10.213.77.0/24", "100.64.0.0/10", "192.168.213.77", "203.0.113.0/24"].map(parseRange);
+    await using opener = await AttackerHost.open({ opened });
+    const admitted = await opener.guest();
+    const reached = ["10.213.77.5", "100.77.213.5", "192.168.213.77", "203.0.113.77"];
+    const doors = Object.values(CLOSED)
+      .flat()
+      .map((address) => `${address}:${ECHO}`);
+    assert.deepEqual(
+      (await admitted.do(`knock ${doors.join(" ")}`)).split(" "),
+      doors.filter((door) => reached.includes(door.replace(/:.*/, ""))).map((door) => `${door}=connected`),
+    );
+    for (const address of reached) assert.equal(await admitted.do(`ping ${address}`), "answered");
+    // The host's own address stays closed, whatever is opened.
+    assert.equal(await admitted.do(`ping ${outside.hostAddress}`), "silence");
+  });
+
+  test("asks a private name server for names, and nothing else of it", async () => {
+    const [server] = CLOSED.private;
+    await using resolver = await AttackerHost.open({ nameServers: [server] });
+    const asking = await resolver.guest();
+    const doors = [DNS, ECHO, DISCARD].map((port) => `${server}:${port}`);
+    assert.equal(await asking.do(`knock ${doors.join(" ")}`), `${server}:${DNS}=refused`);
+    outside.arrivals.length = 0;
+    await asking.do(`udp ${server} ${DNS} question`);
+    const asked = (): boolean => outside.arrivals.some(({ how }) => how === "dns");
+    await eventually("that the question arrives", () => Promise.resolve(asked() || null));
+    await asking.do(`udp ${server} ${ECHO} else`);
+    assert.ok(!outside.arrivals.some(({ what }) => what === "else"));
   });
 
   test("does not reach another guest, nor the links to it", async () => {
@@ -144,7 +189,7 @@ describe("a guest's root", { skip: cannotNetwork() }, () => {
   });
 
   test("reaches a name server of the host's own, and nothing else there", async () => {
-    await using resolver = await AttackerHost.open([outside.hostAddress]);
+    await using resolver = await AttackerHost.open({ nameServers: [outside.hostAddress] });
     const asking = await resolver.guest();
     const names = createSocket("udp4", (message, remote) => names.send(message, remote.port, remote.address));
     const elsewhere = createSocket("udp4", () => assert.fail("reached"));

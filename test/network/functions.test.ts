@@ -8,6 +8,8 @@ import { HostServices } from "./host-services.ts";
 import { cannotNetwork, METADATA_ADDRESS, Outside } from "./outside.ts";
 
 const ECHO = 7;
+/** Addresses that the machine outside has too. */
+const PRIVATE = ["10.214.78.5", "172.30.78.5"];
 
 /** `knock`: which of ADDRESS:PORT answers at all; `echo`: what comes back; `lookup`: a name's address. */
 const NODE = `
@@ -61,7 +63,7 @@ describe("a function with a network", { skip: cannotNetwork() }, () => {
   };
 
   before(async () => {
-    outside = await Outside.open();
+    outside = await Outside.open(PRIVATE);
     hearth = await startHearth("--network", "nat", "--name-server", outside.address);
     client = hearth.client();
     const zip = await zipOf({ "index.mjs": NODE });
@@ -106,6 +108,22 @@ describe("a function with a network", { skip: cannotNetwork() }, () => {
       await call({ op: "knock", doors: inside }),
       inside.map((door) => `${door} refused`),
     );
+  });
+
+  test("reaches private addresses that are opened, and no others", async () => {
+    const doors = PRIVATE.map((address) => `${address}:${ECHO}`);
+    assert.deepEqual(await call({ op: "knock", doors }), []);
+    await using opening = await startHearth(
+      "--network-allow",
+      `${PRIVATE[0]}/32`,
+      "--network-allow",
+      "192.168.78.0/24",
+    );
+    const zip = await zipOf({ "index.mjs": NODE });
+    const settings = { zip, runtime: "nodejs24.x", handler: "index.handler", memoryMb: 256, timeoutS: 20 };
+    await deploy(opening.client(), { name: "net", ...settings });
+    const { value } = await invoke(opening.client(), "net", { op: "knock", doors });
+    assert.deepEqual(value, [`${doors[0]} connected`]);
   });
 
   test("has a network in Python too, in every slot", async () => {

@@ -31,18 +31,21 @@ const serveUdp = async (port: number, answer: (message: Buffer, from: string) =>
   await once(socket, "listening");
 };
 
-/** RFC 1035: the question comes back with one answer, its address, or with NXDOMAIN. */
+const HEADER_BYTES = 12;
+
+/** RFC 1035: the question comes back with one answer, its address, or with NXDOMAIN. What is no question comes back as it is. */
 const answerName = (query: Buffer): Buffer => {
+  if (query.length <= HEADER_BYTES) return query;
   const labels: string[] = [];
-  let at = 12;
+  let at = HEADER_BYTES;
   for (let length = query[at] ?? 0; length > 0; length = query[at] ?? 0) {
     labels.push(query.toString("latin1", at + 1, at + 1 + length));
     at += 1 + length;
   }
   const type = query.readUInt16BE(at + 1);
-  const question = query.subarray(12, at + 5);
+  const question = query.subarray(HEADER_BYTES, at + 5);
   const known = labels.join(".").toLowerCase() === "outside.test";
-  const header = Buffer.alloc(12);
+  const header = Buffer.alloc(HEADER_BYTES);
   query.copy(header, 0, 0, 2);
   header.writeUInt16BE(known ? 0x8180 : 0x8183, 2);
   header.writeUInt16BE(1, 4);

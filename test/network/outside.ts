@@ -9,8 +9,13 @@ export interface Arrival {
   readonly what: string;
 }
 
-/** Further addresses that the machine outside has: those of metadata services. */
+/** Of most clouds' metadata services. */
 export const METADATA_ADDRESS = "169.254.169.254";
+/**
+ * AS112's (RFC 7535): public addresses, to which functions get through by default, and from which nobody misses an answer
+ * while a test has them.
+ */
+const PREFIX = "192.175.48";
 const SUBNETS = 64;
 
 export const run = (...command: readonly [string, ...string[]]): string =>
@@ -30,7 +35,7 @@ export const cannotNetwork = (): string | false => {
 
 /**
  * A machine outside, in a network namespace of its own that a veth pair joins to this one: what a function reaches
- * through NAT. The host also reaches the metadata address there, so that a guest that did would be noticed.
+ * through NAT.
  */
 export class Outside implements AsyncDisposable {
   readonly address: string;
@@ -39,21 +44,21 @@ export class Outside implements AsyncDisposable {
   readonly arrivals: Arrival[] = [];
   readonly #namespace: string;
   readonly #link: string;
-  readonly #metadata: boolean;
+  readonly #also: readonly string[];
   #server: ChildProcess | null = null;
 
-  private constructor(subnet: number, metadata: boolean) {
-    this.address = `203.0.113.${4 * subnet + 2}`;
-    this.hostAddress = `203.0.113.${4 * subnet + 1}`;
+  private constructor(subnet: number, also: readonly string[]) {
+    this.address = `${PREFIX}.${4 * subnet + 2}`;
+    this.hostAddress = `${PREFIX}.${4 * subnet + 1}`;
     this.#namespace = `hearth-outside-${subnet}`;
     this.#link = `hearthout${subnet}`;
-    this.#metadata = metadata;
+    this.#also = also;
   }
 
-  /** `metadata`: it has the metadata address too; one at a time can. */
-  static async open(options: { readonly metadata?: boolean } = {}): Promise<Outside> {
+  /** `also`: further addresses that it has, and that the host reaches there; one machine at a time can have each. */
+  static async open(also: readonly string[] = []): Promise<Outside> {
     for (let subnet = 0; subnet < SUBNETS; subnet++) {
-      const outside = new Outside(subnet, options.metadata ?? false);
+      const outside = new Outside(subnet, also);
       // The name of the namespace is the lock.
       try {
         run("ip", "netns", "add", outside.#namespace);
@@ -81,9 +86,10 @@ export class Outside implements AsyncDisposable {
     run("ip", ...inside, "link", "set", "eth0", "up");
     run("ip", ...inside, "link", "set", "lo", "up");
     run("ip", ...inside, "route", "add", "default", "via", this.hostAddress);
-    if (!this.#metadata) return;
-    run("ip", ...inside, "address", "add", `${METADATA_ADDRESS}/32`, "dev", "lo");
-    run("ip", "route", "add", METADATA_ADDRESS, "via", this.address);
+    for (const address of this.#also) {
+      run("ip", ...inside, "address", "add", `${address}/32`, "dev", "lo");
+      run("ip", "route", "add", address, "via", this.address);
+    }
   }
 
   async #serve(): Promise<void> {

@@ -28,6 +28,18 @@ table ip hearth {
 }
 table ip hearth3 {
   flags owner
+  set closed {
+    type ipv4_addr
+    flags constant,interval
+    elements = { 0.0.0.0/8, 10.0.0.0/16,
+    10.2.0.0-10.255.255.255, 100.64.0.0/10,
+    127.0.0.0/8, 168.63.129.16,
+    169.254.0.0/16, 172.16.0.0/12,
+    192.0.0.0/24, 192.0.2.0/24,
+    192.88.99.0/24, 192.168.0.0/16,
+    198.18.0.0/15, 198.51.100.0/24,
+    203.0.113.0/24, 224.0.0.0/3 }
+  }
   chain from-guests {
     type filter hook prerouting priority mangle; policy accept;
     iifname != "hth3-*" accept
@@ -35,8 +47,7 @@ table ip hearth3 {
     ip daddr 192.0.2.53 udp dport 53 accept
     ip daddr 192.0.2.53 tcp dport 53 accept
     fib daddr type != unicast drop
-    ip daddr 169.254.0.0/16 drop
-    ip daddr 198.18.0.0/15 drop
+    ip daddr @closed drop
   }
   chain to-host {
     type filter hook input priority filter; policy accept;

@@ -6,6 +6,7 @@ import { DRAIN_MS_MAX, OVERCOMMIT_DEFAULT, OVERCOMMIT_MAX } from "../../wire/lim
 import type { NetworkMode, ReusePolicy } from "../../wire/slot.ts";
 import type { DrivePages } from "../../vmm/config.ts";
 import type { CpuPolicy } from "../../worker/cpu-share.ts";
+import type { AddressRange } from "../../worker/network/address-range.ts";
 import { EXIT_OK, usageError } from "../../daemon/errors.ts";
 import { HYPERVISORS } from "../../daemon/hearth-options.ts";
 import type { HypervisorChoice } from "../../daemon/hearth-options.ts";
@@ -14,6 +15,7 @@ import {
   command,
   dataDirOption,
   nameServerOption,
+  networkAllowOption,
   networkOption,
   outputOf,
   positiveNumber,
@@ -47,6 +49,7 @@ interface UpOptions extends CommonOptions {
   readonly pool?: number;
   readonly network?: NetworkMode;
   readonly nameServer?: readonly string[];
+  readonly networkAllow?: readonly AddressRange[];
   readonly reuse: ReusePolicy;
   readonly region: string;
   readonly logFormat?: HostLogFormat;
@@ -68,6 +71,7 @@ export const upCommand = (): Command =>
     "hearth up --metrics 127.0.0.1:9071",
     "hearth up --otlp http://127.0.0.1:4318",
     "hearth up --auth none          # on the loopback only",
+    "hearth up --network-allow 10.1.0.0/16   # functions reach that private network too",
     "hearth up --network none       # functions reach nothing but the Runtime API",
   ])
     .option("--listen <address>", "HOST:PORT to serve the Lambda API on (port 0: any free one)", LISTEN_DEFAULT)
@@ -115,6 +119,7 @@ export const upCommand = (): Command =>
     .option("--pool <count>", "microVMs kept booted and waiting", wholeNumber(0, SLOTS_MAX))
     .addOption(networkOption())
     .addOption(nameServerOption())
+    .addOption(networkAllowOption())
     .addOption(
       new Option("--reuse <policy>", "never: a fresh microVM for every invocation")
         .choices(["always", "never"])
@@ -164,6 +169,7 @@ const run = async (options: UpOptions): Promise<void> => {
     pool: options.pool ?? null,
     network: options.network ?? null,
     nameServers: options.nameServer ?? null,
+    networkAllow: options.networkAllow ?? [],
     reuse: options.reuse,
     log,
   });

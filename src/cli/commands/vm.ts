@@ -2,6 +2,7 @@ import { Command, Option } from "commander";
 import { randomUUID } from "node:crypto";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { AddressRange } from "../../worker/network/address-range.ts";
 import { openNetworks } from "../../worker/network/open.ts";
 import type { SlotNetwork } from "../../worker/network/slot-network.ts";
 import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
@@ -11,7 +12,7 @@ import { GuestConsole } from "../console.ts";
 import { CliError, EXIT_FAILURE, EXIT_OK, usageError } from "../../daemon/errors.ts";
 import { HYPERVISORS } from "../../daemon/hearth-options.ts";
 import type { HypervisorChoice } from "../../daemon/hearth-options.ts";
-import { command, nameServerOption, networkOption, outputOf, wholeNumber } from "../program.ts";
+import { command, nameServerOption, networkAllowOption, networkOption, outputOf, wholeNumber } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
 import { IMAGES_DIRECTORY } from "../../daemon/settings.ts";
 
@@ -24,6 +25,7 @@ interface RunOptions extends CommonOptions {
   readonly hypervisor: HypervisorChoice;
   readonly network: NetworkMode;
   readonly nameServer?: readonly string[];
+  readonly networkAllow?: readonly AddressRange[];
 }
 
 /** Ctrl-]: ends the microVM, as in telnet; everything else goes to the guest. */
@@ -50,6 +52,7 @@ export const vmCommand = (): Command => {
     .addOption(new Option("--hypervisor <name>", "what it runs on").choices(HYPERVISORS).default("auto"))
     .addOption(networkOption().default("none", "none"))
     .addOption(nameServerOption())
+    .addOption(networkAllowOption())
     .action(runMicroVm);
   return new Command("vm")
     .summary("Run microVMs without functions")
@@ -91,10 +94,10 @@ const runMicroVm = async (args: readonly string[], options: RunOptions): Promise
 
 /** A network such as a slot has; the guest is told how to configure it, for nobody does that in there. */
 const networkOf = async (
-  { network, nameServer }: RunOptions,
+  { network, nameServer, networkAllow }: RunOptions,
   owned: AsyncDisposableStack,
 ): Promise<{ readonly slot: SlotNetwork; readonly mtu: number } | null> => {
-  const { networks } = await openNetworks(network, nameServer ?? null);
+  const { networks } = await openNetworks(network, nameServer ?? null, networkAllow ?? []);
   if (networks === null) return null;
   owned.use(networks);
   const slot = owned.use(await networks.take());

@@ -22,9 +22,6 @@ export const GUEST_PREFIX = 30;
 export const SLOTS_NETWORK: number = ipv4("198.18.0.0");
 export const SLOTS_PREFIX = 15;
 export const PAIR_PREFIX = 31;
-/** RFC 3927, and with it every cloud's metadata service. */
-export const LINK_LOCAL_NETWORK: number = ipv4("169.254.0.0");
-export const LINK_LOCAL_PREFIX = 16;
 
 /** Begins the name of everything on the host: links, tables. */
 export const LINK_PREFIX = "hth";

@@ -2,7 +2,7 @@ import { askNetlink, checked, native, NETLINK_NETFILTER, NetlinkError } from "..
 import { NETWORK_BLOCKS } from "../../wire/limits.ts";
 import { netlinkRequest } from "./netlink.ts";
 import { addTable } from "./nftables.ts";
-import { hostTable } from "./rules.ts";
+import { hostTable, type Reach } from "./rules.ts";
 
 /** Another Hearth's: a table of that name cannot be made, neither by who has it already nor by anyone else. */
 const isTaken = (error: unknown): boolean =>
@@ -22,12 +22,12 @@ export class HostTable implements Disposable {
   }
 
   /** Takes the first block that is free. Throws a `NetlinkError` when this host or user cannot. */
-  static take(nameServers: readonly number[]): HostTable {
+  static take(reach: Reach): HostTable {
     const socket = checked("Open netlink", native().openNetlink(NETLINK_NETFILTER));
     try {
       for (let block = 0; block < NETWORK_BLOCKS; block++) {
         try {
-          const request = netlinkRequest(addTable(hostTable(block, nameServers)));
+          const request = netlinkRequest(addTable(hostTable(block, reach)));
           askNetlink(socket, "Load rules into nf_tables", request);
           return new HostTable(socket, block);
         } catch (error) {

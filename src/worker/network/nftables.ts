@@ -9,7 +9,7 @@ import { attribute, be16, be32, be64, Flag, nested, text, u32, type NetlinkMessa
 const SUBSYSTEM_NFTABLES = 10;
 const BATCH_BEGIN = 0x10;
 const BATCH_END = 0x11;
-const Message = { NewTable: 0, NewChain: 3, NewRule: 6 } as const;
+const Message = { NewTable: 0, NewChain: 3, NewRule: 6, NewSet: 9, NewElements: 12 } as const;
 const FAMILY_IPV4 = 2;
 const REGISTER = 1;
 const VERDICT_REGISTER = 0;
@@ -31,10 +31,18 @@ export interface Chain {
   readonly rules: readonly Rule[];
 }
 
+/** Addresses by which a rule decides in one look-up, however many there are. */
+export interface AddressSet {
+  readonly name: string;
+  /** In order and apart from each other; both ends belong to it. */
+  readonly intervals: readonly { readonly first: number; readonly last: number }[];
+}
+
 export interface Table {
   readonly name: string;
   /** Removed by the kernel when the socket closes that made it. */
   readonly owned: boolean;
+  readonly sets: readonly AddressSet[];
   readonly chains: readonly Chain[];
 }
 
@@ -102,6 +110,12 @@ export const addressIn = (which: keyof typeof ADDRESS, network: number, prefix: 
 export const addressIsNot = (which: keyof typeof ADDRESS, address: number): Rule => [
   payload("network", ADDRESS[which], 4),
   compare("neq", be32(address)),
+];
+
+/** The address is in a set of the same table. */
+export const addressInSet = (which: keyof typeof ADDRESS, { name }: AddressSet): Rule => [
+  payload("network", ADDRESS[which], 4),
+  expression("lookup", attribute(1, text(name)), attribute(2, be32(REGISTER))),
 ];
 
 export const ofProtocol = (protocol: number): Rule => [meta("l4proto"), compare("eq", Buffer.of(protocol))];
@@ -214,15 +228,51 @@ const chainMessages = (table: string, chain: Chain): NetlinkMessage[] => [
   ),
 ];
 
+/** NFT_SET_CONSTANT and NFT_SET_INTERVAL: not to be changed; an element begins or ends an interval. */
+const SET_FLAGS = 2 | 4;
+const INTERVAL_END = 1;
+/** nft(8)'s number for addresses, by which it writes them as such; nothing to the kernel. */
+const TYPE_IPV4_ADDRESS = 7;
+const ADDRESS_BYTES = 4;
+const ADDRESS_MAX = 0xffff_ffff;
+
+const element = (address: number, ...flags: readonly Buffer[]): Buffer =>
+  nested(LIST_ELEMENT, value(1, be32(address)), ...flags);
+
+const setMessages = (table: string, { name, intervals }: AddressSet, id: number): NetlinkMessage[] => {
+  const elements = intervals.flatMap(({ first, last }) => [
+    element(first),
+    // What follows an interval ends it; nothing follows the last address of all.
+    ...(last === ADDRESS_MAX ? [] : [element(last + 1, attribute(3, be32(INTERVAL_END)))]),
+  ]);
+  return [
+    make(
+      Message.NewSet,
+      Flag.Exclusive,
+      attribute(1, text(table)),
+      attribute(2, text(name)),
+      attribute(3, be32(SET_FLAGS)),
+      attribute(4, be32(TYPE_IPV4_ADDRESS)),
+      attribute(5, be32(ADDRESS_BYTES)),
+      attribute(10, be32(id)),
+    ),
+    make(Message.NewElements, 0, attribute(1, text(table)), attribute(2, text(name)), nested(3, ...elements)),
+  ];
+};
+
 /** All of a table, made at once or not at all. Fails with EEXIST when there is one of that name. */
-export const addTable = ({ name, owned, chains }: Table): NetlinkMessage[] => {
+export const addTable = ({ name, owned, sets, chains }: Table): NetlinkMessage[] => {
   const table = make(
     Message.NewTable,
     Flag.Exclusive,
     attribute(1, text(name)),
     attribute(2, be32(owned ? TABLE_OWNED : 0)),
   );
-  const messages = [table, ...chains.flatMap((chain) => chainMessages(name, chain))];
+  const messages = [
+    table,
+    ...sets.flatMap((set, at) => setMessages(name, set, at + 1)),
+    ...chains.flatMap((chain) => chainMessages(name, chain)),
+  ];
   // That the last one is acknowledged says that all was done.
   const last = messages.pop() ?? table;
   return [batch(BATCH_BEGIN), ...messages, { ...last, acknowledged: true }, batch(BATCH_END)];

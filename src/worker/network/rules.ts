@@ -1,17 +1,11 @@
 import { NETWORK_FLOWS_MAX, NETWORK_NEW_FLOWS_BURST, NETWORK_NEW_FLOWS_PER_S_MAX } from "../../wire/limits.ts";
-import {
-  blockLinks,
-  blockNetwork,
-  GUEST_ADDRESS,
-  LINK_LOCAL_NETWORK,
-  LINK_LOCAL_PREFIX,
-  LINK_PREFIX,
-  SLOTS_NETWORK,
-  SLOTS_PREFIX,
-} from "./addresses.ts";
+import { blockLinks, blockNetwork, GUEST_ADDRESS, LINK_PREFIX } from "./addresses.ts";
+import type { AddressRange } from "./address-range.ts";
+import { closedIntervals } from "./closed-ranges.ts";
 import {
   accept,
   addressIn,
+  addressInSet,
   addressIsNot,
   cameIn,
   cameInElsewhere,
@@ -49,6 +43,7 @@ const DNS_PORT = 53;
 export const slotTable = (): Table => ({
   name: "hearth",
   owned: false,
+  sets: [],
   chains: [
     {
       name: "from-guest",
@@ -84,6 +79,14 @@ export const slotTable = (): Table => ({
   ],
 });
 
+/** What guests reach beyond the open world. */
+export interface Reach {
+  /** Addresses whose port 53 is open, wherever they are. */
+  readonly nameServers: readonly number[];
+  /** Ranges that are open though they are closed by default (closed-ranges.ts). */
+  readonly opened: readonly AddressRange[];
+}
+
 /** DNS to one of the name servers, wherever they are: on this machine too. */
 const toNameServers = (nameServers: readonly number[], ...before: readonly Rule[]): Rule[] =>
   nameServers.flatMap((server) =>
@@ -100,12 +103,14 @@ export const hostTableName = (block: number): string => `hearth${String(block)}`
  * belong to, and is before any redirection of the host's own: a port published on the host is as closed as one that
  * listens there.
  */
-export const hostTable = (block: number, nameServers: readonly number[]): Table => {
+export const hostTable = (block: number, { nameServers, opened }: Reach): Table => {
   const guests = blockLinks(block);
+  const closed = { name: "closed", intervals: closedIntervals(opened) };
   const { network, prefix } = blockNetwork(block);
   return {
     name: hostTableName(block),
     owned: true,
+    sets: [closed],
     chains: [
       {
         name: "from-guests",
@@ -118,8 +123,7 @@ export const hostTable = (block: number, nameServers: readonly number[]): Table 
           rule(sourceIsForged, drop),
           ...toNameServers(nameServers),
           rule(destinationIsNotUnicast, drop),
-          rule(addressIn("destination", LINK_LOCAL_NETWORK, LINK_LOCAL_PREFIX), drop),
-          rule(addressIn("destination", SLOTS_NETWORK, SLOTS_PREFIX), drop),
+          rule(addressInSet("destination", closed), drop),
         ],
       },
       {

@@ -2,6 +2,7 @@ import { NativeError } from "../../vmm/native.ts";
 import type { Tap } from "../../vmm/tap.ts";
 import { NETWORKS_MAKING_MAX, NETWORKS_MAX, NETWORKS_READY } from "../../wire/limits.ts";
 import { blockLinks, ipv4, slotAddresses } from "./addresses.ts";
+import type { AddressRange } from "./address-range.ts";
 import { HostTable } from "./host-table.ts";
 import { switchForwardingOn, uplinkMtu } from "./host.ts";
 import { guestNetwork, makeSlotNetwork, type GuestNetwork, type SlotNetwork } from "./slot-network.ts";
@@ -9,6 +10,8 @@ import { guestNetwork, makeSlotNetwork, type GuestNetwork, type SlotNetwork } fr
 export interface NetworkOptions {
   /** IPv4 addresses that guests ask for names. */
   readonly nameServers: readonly string[];
+  /** Ranges that guests reach though they are closed by default; none when left out. */
+  readonly opened?: readonly AddressRange[];
   /** Networks kept ready. */
   readonly ready?: number;
 }
@@ -51,7 +54,9 @@ export class SlotNetworks implements AsyncDisposable {
   /** Takes a block of names and addresses and makes a first network. Rejects with the reason when this host or user cannot. */
   static async open(options: NetworkOptions): Promise<SlotNetworks> {
     using stack = new DisposableStack();
-    const table = stack.use(HostTable.take(options.nameServers.map(ipv4)));
+    const table = stack.use(
+      HostTable.take({ nameServers: options.nameServers.map(ipv4), opened: options.opened ?? [] }),
+    );
     const networks = new SlotNetworks(options, table);
     const first = await networks.#makeOne();
     stack.defer(() => first.tap[Symbol.dispose]());
