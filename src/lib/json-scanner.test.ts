@@ -7,6 +7,8 @@ import type { Random } from "./random.ts";
 
 const DOCUMENTS = 4_000;
 const MUTANTS_EACH = 8;
+/** Bytes that mean something to the language, and two that may not be in it. */
+const TOKENS = '{}[]:,"\\-+.eE0159tfnu \u0000\u001f';
 const SEED = Number(process.env["HEARTH_SEED"] ?? 1);
 
 const accepts = (text: string): boolean => {
@@ -100,7 +102,7 @@ class Generator {
     let damaged = [...bytes];
     for (let times = 1 + this.below(3); times > 0; times -= 1) {
       const at = this.below(damaged.length + 1);
-      const token = this.pick([...'{}[]:,"\\-+.eE0159tfnu \u0000\u001f'] as [string, ...string[]]).charCodeAt(0);
+      const token = TOKENS.charCodeAt(this.below(TOKENS.length));
       damaged =
         [
           () => damaged.with(Math.min(at, Math.max(0, damaged.length - 1)), this.below(256)),
