@@ -90,6 +90,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
     await startFrontend({
       listen: options.listen,
       auth: options.auth === "none" ? "none" : [options.credentials],
+      allowedHosts: options.allowedHosts,
       config: {
         instance: INSTANCE,
         accountId: options.accountId,

@@ -18,6 +18,8 @@ export interface HearthOptions {
   readonly otlp: string | null;
   readonly dataDir: string;
   readonly auth: "sigv4" | "none";
+  /** Names besides the address that requests may be for when `auth` is `none`. */
+  readonly allowedHosts: readonly string[];
   readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string };
   readonly accountId: string;
   readonly region: string;

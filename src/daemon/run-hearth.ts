@@ -50,6 +50,7 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
     otlp: null,
     dataDir,
     auth: "sigv4",
+    allowedHosts: [],
     accountId: ACCOUNT_DEFAULT,
     region: REGION_DEFAULT,
     hypervisor: "auto",

@@ -1,6 +1,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join, resolve } from "node:path";
+import { isLoopbackAddress } from "../lib/loopback.ts";
 import { usageError } from "./errors.ts";
 
 /** Where set-up puts the guest's images. */
@@ -70,8 +71,7 @@ export const parseAddress = (text: string): Address => {
 };
 
 /** True when only this machine can reach the address. */
-export const isLoopback = (host: string): boolean =>
-  host === "localhost" || host === "::1" || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host);
+export const isLoopback = (host: string): boolean => host === "localhost" || isLoopbackAddress(host);
 
 export interface ClientSettings {
   readonly endpoint: string;

@@ -21,13 +21,19 @@ export interface RequestHead {
   /** Path and query exactly as they came: the signature covers their encoding. */
   readonly url: string;
   readonly headers: IncomingHttpHeaders;
+  /** Whether nobody between can have changed the body: it comes over TLS, or from this machine. */
+  readonly isPrivate: boolean;
 }
 
 /** A request whose head is in order. `checkBody` completes the check and must be called before anything is done. */
 export interface Authenticated {
   readonly accessKeyId: string;
-  /** Throws InvalidSignatureException when the body is not the one that was signed. */
-  checkBody(body: Uint8Array): void;
+  /** True when the head alone proves that the client has the key; false when the body's hash is needed for that. */
+  readonly isProven: boolean;
+  /** False when the body's hash says nothing: `checkBody` then takes any. */
+  readonly needsHash: boolean;
+  /** Throws InvalidSignatureException when a body of this SHA-256 (hexadecimal) is not the one that was signed. */
+  checkBody(sha256: string): void;
 }
 
 /** Checks requests' heads. Throws the ServiceError that AWS answers. */
@@ -37,6 +43,8 @@ const ALGORITHM = "AWS4-HMAC-SHA256";
 const SERVICE = "lambda";
 const TERMINATOR = "aws4_request";
 const UNSIGNED = "UNSIGNED-PAYLOAD";
+/** Headers whose values are in every signature anyway: as the date, and as the last line of the canonical request. */
+const ALWAYS_SIGNED: ReadonlySet<string> = new Set(["x-amz-date", "x-amz-content-sha256"]);
 const SIGNING_KEYS_MAX = 64;
 const MINUTE_MS = 60_000;
 const MS_PER_S = 1_000;
@@ -243,6 +251,33 @@ const claimOf = (head: RequestHead, query: URLSearchParams): Claim => {
   throw new ServiceError("MissingAuthenticationTokenException", FORBIDDEN, "Missing Authentication Token");
 };
 
+/** Throws when a header that steers the request was added after it was signed, or the signature names no host. */
+const checkSignedHeaders = (claim: Claim, headers: IncomingHttpHeaders): void => {
+  if (!claim.signedHeaders.includes("host")) {
+    throw invalid("'Host' must be a 'SignedHeader' in the AWS Authorization.");
+  }
+  const unsigned = Object.keys(headers).filter(
+    (name) => name.startsWith("x-amz-") && !ALWAYS_SIGNED.has(name) && !claim.signedHeaders.includes(name),
+  );
+  if (unsigned.length > 0) {
+    throw invalid(`There were headers present in the request which were not signed: ${unsigned.join(", ")}`);
+  }
+};
+
+/** Throws when the payload's hash is none, or the body is left unsigned where others could change it. */
+const checkPayloadHash = (payloadHash: string | null, isPrivate: boolean): void => {
+  if (payloadHash === null) return;
+  if (payloadHash === UNSIGNED) {
+    if (isPrivate) return;
+    throw invalid(
+      `x-amz-content-sha256 may be ${UNSIGNED} only over TLS or from this machine. Sign the request's body, or use https.`,
+    );
+  }
+  if (!/^[0-9a-f]{64}$/.test(payloadHash)) {
+    throw invalid(`x-amz-content-sha256 must be ${UNSIGNED} or the SHA-256 of the body in hexadecimal.`);
+  }
+};
+
 const sameSignature = (expected: Buffer, given: string): boolean =>
   /^[0-9a-f]{64}$/.test(given) && timingSafeEqual(expected, Buffer.from(given, "hex"));
 
@@ -264,30 +299,32 @@ export const sigV4Authenticator = (options: {
     const scope = checkScope(claim, options.region);
     const key = keys.get(scope);
     checkTime(claim, options.nowMs());
-    if (!claim.signedHeaders.includes("host")) {
-      throw invalid("'Host' must be a 'SignedHeader' in the AWS Authorization.");
-    }
+    checkSignedHeaders(claim, head.headers);
+    checkPayloadHash(claim.payloadHash, head.isPrivate);
     const canonical = canonicalHead(head, path, query, claim);
     const checkSignature = (payloadHash: string): void => {
       const text = `${ALGORITHM}\n${claim.date}\n${scope.text}\n${hash("sha256", canonical + payloadHash, "hex")}`;
       if (!sameSignature(hmac(key, text), claim.signature)) throw mismatch();
     };
+    const { accessKeyId } = scope;
     const { payloadHash } = claim;
-    if (payloadHash === null) {
-      return {
-        accessKeyId: scope.accessKeyId,
-        checkBody: (body) => checkSignature(hash("sha256", body, "hex")),
-      };
-    }
+    if (payloadHash === null) return { accessKeyId, isProven: false, needsHash: true, checkBody: checkSignature };
     checkSignature(payloadHash);
     return {
-      accessKeyId: scope.accessKeyId,
-      checkBody: (body) => {
-        if (payloadHash !== UNSIGNED && payloadHash !== hash("sha256", body, "hex")) throw mismatch();
+      accessKeyId,
+      isProven: true,
+      needsHash: payloadHash !== UNSIGNED,
+      checkBody: (sha256) => {
+        if (payloadHash !== UNSIGNED && payloadHash !== sha256) throw mismatch();
       },
     };
   };
 };
 
 /** Lets everybody in: for a Frontend that only its owner can reach. */
-export const noAuthenticator: Authenticator = () => ({ accessKeyId: "anonymous", checkBody: () => undefined });
+export const noAuthenticator: Authenticator = () => ({
+  accessKeyId: "anonymous",
+  isProven: true,
+  needsHash: false,
+  checkBody: () => undefined,
+});

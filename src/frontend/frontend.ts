@@ -2,11 +2,12 @@ import { ASYNC_PARALLEL_DEFAULT, CODE_COLLECT_MS } from "../wire/limits.ts";
 import { CodeLinks } from "./api/code-links.ts";
 import type { ApiServices } from "./api/context.ts";
 import { AsyncQueue } from "./async-queue.ts";
-import { noAuthenticator, sigV4Authenticator } from "./auth.ts";
+import { sigV4Authenticator } from "./auth.ts";
 import type { Authenticator, Credentials } from "./auth.ts";
 import { systemClock } from "./clock.ts";
 import type { Clock } from "./clock.ts";
 import { FunctionCache } from "./function-cache.ts";
+import { openAuthenticator } from "./http/web-pages.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { buildServer } from "./server.ts";
 import type { Dependencies } from "./services.ts";
@@ -20,6 +21,8 @@ export interface FrontendOptions extends Omit<Dependencies, "clock"> {
   readonly listen: { readonly host: string; readonly port: number };
   /** The keys that may sign, or `none`: whoever reaches the address may do everything. */
   readonly auth: readonly Credentials[] | "none";
+  /** Without authentication: names besides the address that the service is called by. */
+  readonly allowedHosts?: readonly string[];
   readonly clock?: Clock;
   /** Asynchronous invocations at once; 0 leaves the queue to other Frontends. */
   readonly asyncParallel?: number;
@@ -36,9 +39,9 @@ export interface Frontend extends AsyncDisposable {
   drain(): Promise<void>;
 }
 
-const authenticatorOf = ({ auth, config }: FrontendOptions, clock: Clock): Authenticator =>
+const authenticatorOf = ({ auth, config, listen, allowedHosts = [] }: FrontendOptions, clock: Clock): Authenticator =>
   auth === "none"
-    ? noAuthenticator
+    ? openAuthenticator(listen.host, allowedHosts)
     : sigV4Authenticator({ credentials: auth, region: config.region, nowMs: () => clock.now() });
 
 const servicesOf = (options: FrontendOptions, clock: Clock): ApiServices => {

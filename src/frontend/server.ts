@@ -1,8 +1,10 @@
-import { randomUUID } from "node:crypto";
+import { hash, randomUUID } from "node:crypto";
 import { createReadStream } from "node:fs";
 import type { IncomingMessage } from "node:http";
+import type { Socket } from "node:net";
 import fastify from "fastify";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { isLoopbackAddress } from "../lib/loopback.ts";
 import { ServiceError } from "../wire/errors.ts";
 import * as limits from "../wire/limits.ts";
 import { CODE_PATH } from "./api/code-links.ts";
@@ -87,6 +89,12 @@ const unknownOperation = (): ServiceError =>
 
 const bodyOf = (request: FastifyRequest): Buffer => (Buffer.isBuffer(request.body) ? request.body : EMPTY_BODY);
 
+/** Whether what comes by this connection can have been changed by nobody between. */
+const isPrivate = (socket: Socket): boolean => {
+  if ("encrypted" in socket && socket.encrypted === true) return true;
+  return isLoopbackAddress(socket.remoteAddress ?? "");
+};
+
 const handle = async (
   services: ApiServices,
   operations: readonly Operation[],
@@ -94,7 +102,8 @@ const handle = async (
   reply: FastifyReply,
 ): Promise<FastifyReply> => {
   const body = bodyOf(request);
-  request.authenticated?.checkBody(body);
+  const { authenticated } = request;
+  if (authenticated !== null) authenticated.checkBody(authenticated.needsHash ? hash("sha256", body, "hex") : "");
   const query = queryOf(request);
   const operation = choose(operations, query);
   if (operation === undefined) throw unknownOperation();
@@ -240,6 +249,9 @@ export const buildServer = (services: ApiServices, authenticate: Authenticator):
       send(request, reply, encodeError(fromServer(error, undefined)));
     },
   });
+  // A client that ends its half of the connection after the request (`nc -N`) waits for its answer. Node has this as a
+  // property of its server only (`httpAllowHalfOpen`).
+  Object.assign(app.server, { httpAllowHalfOpen: true });
   app.removeAllContentTypeParsers();
   app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => done(null, body));
   app.decorateRequest("authenticated", null);
@@ -250,8 +262,8 @@ export const buildServer = (services: ApiServices, authenticate: Authenticator):
     request.startedMs = performance.now();
     const { open } = request.routeOptions.config as { readonly open?: boolean };
     if (open === true) return;
-    const { method = "GET", url = "/", headers } = request.raw;
-    request.authenticated = authenticate({ method, url, headers });
+    const { method = "GET", url = "/", headers, socket } = request.raw;
+    request.authenticated = authenticate({ method, url, headers, isPrivate: isPrivate(socket) });
   });
   app.addHook("onResponse", async (request, reply) => {
     const { operation = "unknown" } = request.routeOptions.config as { readonly operation?: string };

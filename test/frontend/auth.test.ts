@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { request } from "node:http";
 import type { IncomingMessage } from "node:http";
+import { networkInterfaces } from "node:os";
 import { after, before, describe, it } from "node:test";
 import { Sha256 } from "@aws-crypto/sha256-js";
 import * as lambda from "@aws-sdk/client-lambda";
@@ -46,14 +47,17 @@ const signable = (changes: Partial<Signable> = {}): Signable => {
 };
 
 /** Sends a request byte for byte as it was signed. */
-const send = async (signed: {
-  readonly method: string;
-  readonly path: string;
-  readonly query?: Readonly<Record<string, unknown>> | undefined;
-  readonly headers: Readonly<Record<string, string>>;
-  readonly body?: string;
-}): Promise<{ readonly status: number | undefined; readonly type: unknown; readonly message: string }> => {
-  const { hostname, port } = new URL(at.endpoint);
+const send = async (
+  signed: {
+    readonly method: string;
+    readonly path: string;
+    readonly query?: Readonly<Record<string, unknown>> | undefined;
+    readonly headers: Readonly<Record<string, string>>;
+    readonly body?: string;
+  },
+  endpoint: string = at.endpoint,
+): Promise<{ readonly status: number | undefined; readonly type: unknown; readonly message: string }> => {
+  const { hostname, port } = new URL(endpoint);
   const query = new URLSearchParams(signed.query as Record<string, string>).toString();
   const path = query === "" ? signed.path : `${signed.path}?${query}`;
   const incoming = await new Promise<IncomingMessage>((resolve, reject) => {
@@ -126,6 +130,48 @@ describe("signatures in the header", () => {
     assert.equal(silent.headers["x-amz-content-sha256"], undefined);
     assert.equal((await send(silent as Signable)).status, 200);
     assert.equal((await send({ ...(silent as Signable), body: "{ }" })).status, 403);
+  });
+
+  it("cover every header that steers the request", async () => {
+    const path = `${FUNCTIONS}f/invocations`;
+    const signed = (await signer().sign(signable({ method: "POST", path, body: "{}" }))) as Signable;
+    const added = { ...signed.headers, "x-amz-invocation-type": "Event", "x-amz-log-type": "Tail" };
+    const answer = await send({ ...signed, headers: added });
+    assert.deepEqual([answer.status, answer.type], [403, "InvalidSignatureException"]);
+    assert.equal(
+      answer.message,
+      "There were headers present in the request which were not signed: x-amz-invocation-type, x-amz-log-type",
+    );
+    // Those of the transport and of traces are added on the way, rightly.
+    const onTheWay = { ...signed.headers, "x-amzn-trace-id": "Root=1-5759e988-bd862e3fe1be46a994272793", via: "p" };
+    assert.equal((await send({ ...signed, headers: onTheWay })).status, 200);
+    const url = (await signer().presign(signable({ method: "POST", path }), { expiresIn: 60 })) as Signable;
+    const event = await send({ ...url, headers: { ...url.headers, "x-amz-invocation-type": "Event" } });
+    assert.equal(event.type, "InvalidSignatureException");
+  });
+
+  it("leave no body unsigned that others could change, and name no hash that is none", async (context) => {
+    const own = Object.values(networkInterfaces())
+      .flatMap((each) => each ?? [])
+      .find(({ family, internal }) => family === "IPv4" && !internal);
+    const path = `${FUNCTIONS}f/invocations`;
+    const { host } = new URL(at.endpoint);
+    for (const hash of ["STREAMING-UNSIGNED-PAYLOAD-TRAILER", "abc"]) {
+      const headers = { host, "x-amz-content-sha256": hash };
+      const signed = await signer().sign(signable({ method: "POST", path, headers, body: "{}" }));
+      assert.match((await send(signed)).message, /must be UNSIGNED-PAYLOAD or the SHA-256 of the body/);
+    }
+    if (own === undefined) return context.skip("this machine has no address but the loopback");
+    await using outside = await startHarness({ host: own.address });
+    const { host: outer, hostname, port } = new URL(`http://${own.address}:${outside.frontend.port}`);
+    const request = { method: "POST", path: FUNCTIONS, hostname, port: Number(port), body: "{}" };
+    const headers = { host: outer, "x-amz-content-sha256": "UNSIGNED-PAYLOAD" };
+    const open = (await signer().sign(signable({ ...request, headers }))) as Signable;
+    const refused = await send(open, `http://${outer}`);
+    assert.deepEqual([refused.status, refused.type], [403, "InvalidSignatureException"]);
+    assert.match(refused.message, /UNSIGNED-PAYLOAD only over TLS or from this machine/);
+    const closed = (await signer().sign(signable({ ...request, headers: { host: outer } }))) as Signable;
+    assert.equal((await send(closed, `http://${outer}`)).type, "ValidationException");
   });
 
   it("are of now: five minutes either way", async () => {

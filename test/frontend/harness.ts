@@ -26,7 +26,9 @@ export interface Harness extends AsyncDisposable {
   readonly frontend: Frontend;
 }
 
-export interface HarnessOptions extends Partial<Pick<FrontendOptions, "auth" | "asyncParallel">> {
+export interface HarnessOptions extends Partial<Pick<FrontendOptions, "auth" | "asyncParallel" | "allowedHosts">> {
+  /** Address to listen on; the loopback when it is not said. */
+  readonly host?: string;
   readonly directory?: string;
   readonly clock?: Clock;
 }
@@ -43,9 +45,10 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
   const code = await openCodeStore(directory);
   const echo = new Echo();
   const frontend = await startFrontend({
-    listen: { host: "127.0.0.1", port: 0 },
+    listen: { host: options.host ?? "127.0.0.1", port: 0 },
     auth: options.auth ?? [KEYS],
     ...(options.clock === undefined ? {} : { clock: options.clock }),
+    ...(options.allowedHosts === undefined ? {} : { allowedHosts: options.allowedHosts }),
     ...(options.asyncParallel === undefined ? {} : { asyncParallel: options.asyncParallel }),
     store,
     code,

@@ -1,4 +1,4 @@
-import { Option } from "commander";
+import { InvalidArgumentError, Option } from "commander";
 import type { Command } from "commander";
 import { createLog, LOG_LEVELS } from "../../telemetry/index.ts";
 import type { HostLogFormat, LogLevel, Logger } from "../../telemetry/index.ts";
@@ -19,6 +19,7 @@ import {
   networkOption,
   outputOf,
   positiveNumber,
+  repeated,
   wholeNumber,
 } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
@@ -40,6 +41,7 @@ interface UpOptions extends CommonOptions {
   readonly otlp?: string;
   readonly dataDir?: string;
   readonly auth: "sigv4" | "none";
+  readonly allowHost?: readonly string[];
   readonly hypervisor: HypervisorChoice;
   readonly memory?: number;
   readonly overcommit: number;
@@ -78,6 +80,11 @@ export const upCommand = (): Command =>
     .addOption(dataDirOption())
     .addOption(
       new Option("--auth <how>", "who may call: sigv4 needs the keys").choices(["sigv4", "none"]).default("sigv4"),
+    )
+    .option(
+      "--allow-host <name>",
+      "with --auth none: a further name that requests may be for, and whose web pages may send them (repeatable)",
+      hostNames,
     )
     .option("--metrics <address>", "HOST:PORT to serve Prometheus on, at /metrics (default: nowhere)")
     .option(
@@ -148,6 +155,12 @@ const run = async (options: UpOptions): Promise<void> => {
       "Listen on 127.0.0.1, or leave --auth away.",
     );
   }
+  if (options.auth !== "none" && options.allowHost !== undefined) {
+    throw usageError(
+      "--allow-host does nothing with authentication: signed requests are taken whatever name they are for.",
+      "Leave it away, or say --auth none.",
+    );
+  }
   const format = options.logFormat ?? (process.stderr.isTTY ? "text" : "json");
   const log = createLog({ level: options.logLevel, format, colours: output.colours.isColorSupported });
   // Listening before anything starts: a signal during the start must not leave microVMs behind.
@@ -158,6 +171,7 @@ const run = async (options: UpOptions): Promise<void> => {
     metricsListen: options.metrics === undefined ? null : parseAddress(options.metrics),
     dataDir: dataDirectory(options.dataDir, process.env),
     auth: options.auth,
+    allowedHosts: options.allowHost ?? [],
     accountId: ACCOUNT_DEFAULT,
     region: options.region,
     hypervisor: options.hypervisor,
@@ -175,6 +189,14 @@ const run = async (options: UpOptions): Promise<void> => {
   });
   announce(output, hosted, options);
   await drainOn(stop, hosted, log);
+};
+
+/** For commander: collects host names, without a port. */
+const hostNames = (text: string, previous: readonly string[] | undefined): readonly string[] => {
+  if (!/^[\w.-]+$/.test(text) && !/^\[[0-9a-fA-F:.]+\]$/.test(text)) {
+    throw new InvalidArgumentError("A host's name or address without a port is expected, such as hearth.example.");
+  }
+  return repeated(text.replace(/^\[(.*)\]$/, "$1"), previous);
 };
 
 /** Resolves at the first SIGINT or SIGTERM; the second ends the process at once. */

@@ -11,6 +11,9 @@ export interface HttpAnswer {
 }
 
 const MS_PER_S = 1000;
+/** Of an answer that says "later" without saying when. */
+const RETRY_AFTER_S_DEFAULT = "1";
+const UNAVAILABLE = 503;
 
 const encodeValue = (value: unknown, shape: Shape): unknown => {
   if (value === undefined || value === null) return undefined;
@@ -67,7 +70,10 @@ export const asServiceError = (thrown: unknown): ServiceError =>
     ? thrown
     : (exhaustion(thrown) ?? serviceFailure("An error occurred and the request cannot be processed.", thrown));
 
-/** An error as Lambda sends it: its name in a header, its members in JSON, the message spelt as the model says. */
+/**
+ * An error as Lambda sends it: its name in a header, its members in JSON, the message spelt as the model says. Every 503
+ * has a Retry-After: the member `retryAfterSeconds`, or a second.
+ */
 export const encodeError = (error: ServiceError): HttpAnswer => {
   const shape = ERRORS.get(error.name);
   const headers: Record<string, string> = { "content-type": "application/json", "x-amzn-errortype": error.name };
@@ -75,8 +81,10 @@ export const encodeError = (error: ServiceError): HttpAnswer => {
   for (const [name, value] of Object.entries(error.members)) {
     const binding = shape?.members.find((member) => member.name === name)?.binding;
     if (binding?.at === "header") headers[binding.name] = String(value);
+    else if (name === "retryAfterSeconds") headers["retry-after"] = String(value);
     else body[name] = value;
   }
+  if (error.status === UNAVAILABLE) headers["retry-after"] ??= RETRY_AFTER_S_DEFAULT;
   body[shape?.messageMember ?? "message"] = error.message;
   return { status: error.status, headers, body: JSON.stringify(body) };
 };
