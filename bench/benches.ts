@@ -6,6 +6,7 @@ import { bootMany, bootSerial, bootSizes, idleMemory } from "./microvm.ts";
 import { qemu } from "./qemu.ts";
 import type { InvokeBench } from "./invoke.ts";
 import { bigPayloads, coldNative, coldNode, reuseNever, throughput, warmNode } from "./invoke.ts";
+import { neighbours } from "./neighbours.ts";
 import { guestWork } from "./guest-work.ts";
 import { slotMemory } from "./slot-memory.ts";
 import { tracing } from "./tracing.ts";
@@ -39,6 +40,7 @@ export const BENCHES: readonly Bench[] = [
   },
   { name: "warm-node", about: "warm invoke through the SDK, nodejs24.x", needs: "hearth", run: warmNode },
   { name: "throughput", about: "warm invokes by 8 clients at once, nodejs24.x", needs: "hearth", run: throughput },
+  { name: "neighbours", about: "warm invokes beside a greedy function, as a ratio", needs: "hearth", run: neighbours },
   { name: "slot-memory", about: "host memory of a warm idle slot, nodejs24.x", needs: "hearth", run: slotMemory },
   { name: "payload-6mb", about: "6 MB in and 6 MB out, nodejs24.x", needs: "hearth", run: bigPayloads },
   { name: "reserve", about: "Worker Manager, 2,000 reservations a second", needs: "nothing", run: reserve },

@@ -47,6 +47,11 @@ export const TARGETS: readonly Target[] = [
   atLeast("reuse-never", "perSecond", 50, 100),
   atMost("reserve", "p999Ms", 10, 2),
   atMost("placement", "p999Ms", 2, 0.5),
+  atMost("neighbours", "cpuRatio", 2.5, 1.3),
+  atMost("neighbours", "fsyncRatio", 2.5, 1.3),
+  atMost("neighbours", "writeRatio", 2.5, 1.3),
+  atMost("neighbours", "outputRatio", 2.5, 1.3),
+  atMost("neighbours", "networkRatio", 2.5, 1.3),
 ];
 
 export type Verdict = "aim" | "limit" | "missed" | "not measured";

@@ -343,6 +343,30 @@ static napi_value set_affinity(napi_env env, napi_callback_info info)
 	return from_int(env, error);
 }
 
+/* struct sched_attr of linux/sched/types.h, in its first version. */
+struct attributes {
+	uint32_t size, policy;
+	uint64_t flags;
+	int32_t nice;
+	uint32_t priority;
+	uint64_t runtime, deadline, period;
+};
+
+/*
+ * prioritize(nice, slice): niceness of the calling thread, and the slice in ns that it asks the scheduler for; threads and
+ * processes that it makes have neither. 0 or -errno.
+ */
+static napi_value prioritize(napi_env env, napi_callback_info info)
+{
+	struct attributes attributes = { .size = sizeof(attributes), .policy = SCHED_OTHER, .flags = 1 /* RESET_ON_FORK */ };
+	napi_value argument[2];
+
+	arguments(env, info, argument, 2);
+	attributes.nice = to_int(env, argument[0]);
+	attributes.runtime = (uint64_t)to_int(env, argument[1]);
+	return from_result(env, syscall(SYS_sched_setattr, 0, &attributes, 0));
+}
+
 void process_register(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "spawn", spawn);
@@ -350,4 +374,5 @@ void process_register(napi_env env, napi_value exports)
 	export_function(env, exports, "sendSignal", send_signal);
 	export_function(env, exports, "receiveViolation", receive_violation);
 	export_function(env, exports, "setAffinity", set_affinity);
+	export_function(env, exports, "prioritize", prioritize);
 }

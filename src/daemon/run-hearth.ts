@@ -1,6 +1,7 @@
 import { rm, writeFile } from "node:fs/promises";
 import { createLog } from "../telemetry/index.ts";
 import type { LogLevel } from "../telemetry/index.ts";
+import { prioritizeLoop } from "../vmm/jail/priority.ts";
 import { serveControl } from "./control.ts";
 import { loadOrCreateCredentials } from "./credentials.ts";
 import { CliError } from "./errors.ts";
@@ -26,6 +27,8 @@ export const hostHearth = async (wanted: Omit<HearthOptions, "credentials">): Pr
   started.use(lockDataDirectory(wanted.dataDir));
   // Loaded here, because only who serves needs it: the client commands start in half the time without.
   const { assembleHearth } = await import("./assemble.ts");
+  const unprivileged = prioritizeLoop();
+  if (unprivileged !== null) wanted.log.warn(unprivileged);
   const credentials = await loadOrCreateCredentials(wanted.dataDir);
   const hearth = started.use(
     await assembleHearth({ ...wanted, credentials }).catch(explainListen(wanted.listen, "--listen")),

@@ -79,6 +79,13 @@ export const CPU_QUOTA_PERIOD_US = 20_000;
 export const CPU_QUOTA_US_MIN = 1_000;
 /** Share of a microVM that nobody has given one yet: it boots, and gives way to all that work for someone. */
 export const CPU_SHARE_BOOT = 0.05;
+/**
+ * Niceness of the thread that serves all guests (weight 9,548 against 1,024 of a usual one: sched_prio_to_weight of
+ * kernel/sched/core.c), and the slice that it asks for: the shortest there is (Linux 6.12 and later), since whoever is through
+ * sooner is let in sooner.
+ */
+export const LOOP_NICE = -10;
+export const LOOP_SLICE_NS = 100_000;
 /** How long freezing may take. */
 export const FREEZE_TIMEOUT_MS = 2_000;
 /** Bytes of a Unix socket's path (sun_path without the final zero). */

@@ -33,6 +33,7 @@ interface Binding {
   sendSignal(pidfd: number, signal: number): number;
   receiveViolation(listener: number, bytes: Uint8Array): number;
   setAffinity(tasks: Int32Array, cpu: number): number;
+  prioritize(nice: number, sliceNs: number): number;
   listen(path: string): number;
   bindDatagram(path: string): number;
   accept(fd: number): number;

@@ -33,6 +33,9 @@ export interface CgroupLimits {
 /** Version 1's unit of weight: what version 2 calls 100 is 1024 there (kernel/sched/core.c). */
 const SHARES_PER_WEIGHT = 10.24;
 
+/** Weight of the group that the monitor is in when it cannot stay beside its guests': the most that there is. */
+const MONITOR_WEIGHT = 10_000;
+
 /** Directories below which a group is made, by what they control. */
 export interface CgroupLayout {
   readonly version: 1 | 2;
@@ -89,6 +92,8 @@ const enableV2 = (own: string): void => {
     mkdirSync(`${own}/${GROUP}-monitor`, { recursive: true });
     writeFileSync(`${own}/${GROUP}-monitor/cgroup.procs`, String(process.pid));
     writeFileSync(`${own}/cgroup.subtree_control`, wanted);
+    // Beside the group of all guests: here the loop's niceness counts only within its leaf.
+    writeFileSync(`${own}/${GROUP}-monitor/cpu.weight`, String(MONITOR_WEIGHT));
   }
 };
 

@@ -10,6 +10,7 @@ import { VsockDevice } from "../../devices/vsock.ts";
 import type { JailMount } from "../../jail/bubblewrap.ts";
 import { Cgroup, detectCgroups, type CgroupLayout } from "../../jail/cgroup.ts";
 import { OWN_DIRECTORY, startJail, type JailOptions } from "../../jail/jail.ts";
+import { GroupWeight } from "../../jail/group-weight.ts";
 import { assembleFilter, type Violation } from "../../jail/seccomp.ts";
 import { CpuAllocator } from "../../jail/cpu-allocator.ts";
 import { UserAllocator } from "../../jail/user-allocator.ts";
@@ -119,6 +120,8 @@ export class UmlHypervisor implements Hypervisor {
   /** null: not available, with `#cgroupReason`. */
   readonly #cgroups: CgroupLayout | null;
   readonly #cgroupReason: string;
+  /** null where CPU time is not controlled. */
+  readonly #weight: GroupWeight | null;
   readonly #sharedImages: string | null;
   readonly #scratchTemplates = new ScratchTemplates();
   readonly #reachable = new Map<string, string>();
@@ -136,6 +139,7 @@ export class UmlHypervisor implements Hypervisor {
     // What a jail's user cannot reach cannot be shared; its images are linked one by one then.
     this.#sharedImages = images !== null && isReachable(images) ? images : null;
     [this.#cgroups, this.#cgroupReason] = this.#detect();
+    this.#weight = GroupWeight.of(this.#cgroups);
     process.once("exit", () => {
       for (const microVm of this.#live) microVm.abandon();
     });
@@ -193,6 +197,8 @@ export class UmlHypervisor implements Hypervisor {
     const scratchMib = config.scratchMib ?? null;
     const writable = scratchMib === null ? [] : [scratch.add(scratchMib, drives.length)];
     const cgroup = this.#makeCgroup(config, setup);
+    const weight = this.#weight === null ? null : setup.use(this.#weight.join());
+    weight?.setShare(CPU_SHARE_BOOT);
     const kernel = umlCommandLine({
       kernel: KERNEL,
       memoryMib: config.memoryMib,
@@ -232,6 +238,7 @@ export class UmlHypervisor implements Hypervisor {
       vsock,
       net,
       cgroup,
+      weight,
       directory,
       drives: links,
       scratch,

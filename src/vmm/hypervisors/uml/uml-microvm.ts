@@ -6,6 +6,7 @@ import type { Cgroup } from "../../jail/cgroup.ts";
 import type { FramePort } from "../../devices/frames.ts";
 import type { NetDevice } from "../../devices/net.ts";
 import type { CpuPlace } from "../../jail/cpu-allocator.ts";
+import type { WeightPart } from "../../jail/group-weight.ts";
 import type { VsockDevice } from "../../devices/vsock.ts";
 import { FREEZE_TIMEOUT_MS, MOVE_AGAIN_MS, REAP_TIMEOUT_MS, UBD_DEVICES_MAX } from "../../limits.ts";
 import type { CpuShare, Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats } from "../../microvm.ts";
@@ -38,6 +39,8 @@ export interface UmlParts {
   readonly vsock: VsockDevice;
   readonly net: NetDevice | null;
   readonly cgroup: Cgroup | null;
+  /** What it adds to the weight of all microVMs; null where CPU time is not controlled. */
+  readonly weight: WeightPart | null;
   readonly directory: RunDirectory;
   readonly drives: DriveDirectory;
   readonly scratch: ScratchDirectory;
@@ -101,11 +104,15 @@ export class UmlMicroVm implements MicroVm {
   }
 
   setCpuShare(share: CpuShare): void {
-    if (!this.#ended) this.#parts.cgroup?.setCpuShare(share);
+    if (this.#ended) return;
+    this.#parts.cgroup?.setCpuShare(share);
+    this.#parts.weight?.setShare(share.share);
   }
 
   setBusy(busy: boolean): void {
-    if (!this.#ended) this.#parts.place.setBusy(busy);
+    if (this.#ended) return;
+    this.#parts.place.setBusy(busy);
+    this.#parts.weight?.setWorks(busy);
   }
 
   #tasks(): number[] {
