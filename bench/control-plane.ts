@@ -1,4 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { VirtualClock } from "../src/lib/virtual-clock.ts";
+import { systemIds } from "../src/lib/ids.ts";
+import { systemClock } from "../src/lib/clock.ts";
 import { seededRandom } from "../src/lib/random.ts";
 import { Placement } from "../src/placement/placement.ts";
 import { createMetrics, noTracer } from "../src/telemetry/index.ts";
@@ -49,6 +52,7 @@ const report = (workerId: string, random: () => number, atMs: number): WorkerRep
   return {
     workerId,
     atMs,
+    placementLeases: [],
     cpus: 64,
     memoryBytesTotal: 256 * GIB,
     memoryBytesAvailable: (256 - slots / 4) * GIB,
@@ -83,13 +87,14 @@ export const reserve = async (): Promise<Result> => {
   const next = popularity(random);
   const specs = Array.from({ length: FUNCTIONS }, (_, at) => specOf(`f${at}`));
   const workers = Array.from({ length: WORKERS }, (_, at) => new ListedWorker(`w${at}`));
-  const placement = new Placement(Date.now, random);
-  const metrics = createMetrics();
+  const placement = new Placement({ clock: systemClock, ids: systemIds, random });
+  const metrics = createMetrics(systemClock);
   const manager = new WorkerManager({
     placement,
     metrics,
     tracer: noTracer,
-    nowMs: Date.now,
+    clock: systemClock,
+    ids: systemIds,
     accountConcurrency: 100_000,
   });
   for (const worker of workers) await manager.addWorker(worker);
@@ -145,15 +150,15 @@ export const reserve = async (): Promise<Result> => {
 export const placement = async (): Promise<Result> => {
   const random = seededRandom(2);
   const next = popularity(random);
-  const clock = { nowMs: 0 };
-  const fleet = new Placement(() => clock.nowMs, random);
+  const clock = new VirtualClock();
+  const fleet = new Placement({ clock, ids: systemIds, random });
   const reports = Array.from({ length: FLEET }, (_, at) => report(`w${at}`, random, 0));
   for (const one of reports) fleet.heartbeat(one);
   const timesMs: number[] = [];
   const beatsMs: number[] = [];
   const beatsPerDecision = FLEET / DECISIONS_PER_HEARTBEATS;
   for (let made = 0; made < DECISIONS; made += 1) {
-    clock.nowMs = Math.floor((made * HEARTBEAT_MS) / DECISIONS_PER_HEARTBEATS);
+    clock.pass(HEARTBEAT_MS / DECISIONS_PER_HEARTBEATS);
     const functionArn = specOf(`f${next()}`).functionArn;
     const startedMs = performance.now();
     await fleet.place({ functionArn, memoryMb: 512 });
@@ -162,7 +167,7 @@ export const placement = async (): Promise<Result> => {
       const one = reports[(made * beatsPerDecision + beat) % FLEET];
       if (one === undefined) continue;
       const beganMs = performance.now();
-      fleet.heartbeat({ ...one, atMs: clock.nowMs });
+      fleet.heartbeat({ ...one, atMs: clock.wallMs() });
       beatsMs.push(performance.now() - beganMs);
     }
   }

@@ -1,6 +1,7 @@
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { systemClock } from "../src/lib/clock.ts";
 import { IMAGES_DIRECTORY, SHIM_PATH } from "../src/daemon/settings.ts";
 import { selectHypervisor } from "../src/vmm/hypervisors/select.ts";
 import type { BootOptions } from "../src/worker/booted.ts";
@@ -60,6 +61,7 @@ export const bootOptions = async (scratch: string): Promise<BootOptions> => {
   const options = { ...places, sharedImagesDir: images.directory };
   const { hypervisor } = await selectHypervisor("auto", options);
   return {
+    clock: systemClock,
     hypervisor,
     root: { path: images.base, readOnly: true },
     init: SHIM_PATH,

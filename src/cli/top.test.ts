@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import pc from "picocolors";
+import { systemClock } from "../lib/clock.ts";
 import { createMetrics } from "../telemetry/index.ts";
 import type { SlotInfo } from "../wire/slot.ts";
 import type { ControlStats } from "../daemon/control.ts";
@@ -18,6 +19,7 @@ const statsAt = (atMs: number, pid = 1): ControlStats => ({
   worker: {
     workerId: "w",
     atMs: START_MS + atMs,
+    placementLeases: [],
     cpus: 2,
     memoryBytesTotal: 8 * 2 ** 30,
     memoryBytesAvailable: 6 * 2 ** 30,
@@ -55,7 +57,7 @@ const slot = (slotId: string, changes: Partial<SlotInfo> = {}): SlotInfo => ({
 const plain = pc.createColors(false);
 
 test("figures are those of the time between two readings", async () => {
-  const metrics = createMetrics();
+  const metrics = createMetrics(systemClock);
   metrics.reserve(9_000, "cold");
   metrics.invoke(5_000, { cold: true, result: "function-error" });
   const before = readingOf(statsAt(10_000), [slot("a", { cpuTimeUs: 4_000_000 })], await metrics.text());
@@ -111,7 +113,7 @@ test("slots are sorted by what is asked for, the most first", async () => {
 
 test("the screen is never exceeded, and what is not shown is counted", async () => {
   const slots = Array.from({ length: 50 }, (_, at) => slot(`function-${at}`));
-  const reading = readingOf(statsAt(10_000), slots, await createMetrics().text());
+  const reading = readingOf(statsAt(10_000), slots, await createMetrics(systemClock).text());
   const figures = figuresBetween(null, reading);
   for (const [rows, columns] of [
     [24, 80],

@@ -1,5 +1,8 @@
 import { hostname } from "node:os";
-import { setTimeout as wait } from "node:timers/promises";
+import { createSystemClock } from "../lib/clock.ts";
+import type { Clock } from "../lib/clock.ts";
+import { systemIds } from "../lib/ids.ts";
+import { systemRandom } from "../lib/random.ts";
 import { startFrontend } from "../frontend/frontend.ts";
 import { Placement } from "../placement/placement.ts";
 import { listRuntimes } from "../runtimes/catalog.ts";
@@ -41,13 +44,15 @@ export const assembleHearth: AssembleHearth = async (options) => {
   const { dataDir, log } = options;
   await using stack = new AsyncDisposableStack();
   const files = dataFiles(dataDir);
-  const metrics = createMetrics();
-  const { tracer } = stack.use(await openTracer(options.otlp, process.env, log));
+  const clock = createSystemClock((error) => log.error({ err: error }, "what a timer began failed"));
+  const ids = systemIds;
+  const metrics = createMetrics(clock);
+  const { tracer } = stack.use(await openTracer(options.otlp, { env: process.env, log, clock, ids }));
   const logs = stack.use(
-    new FunctionLogs(files.logs, { onError: (error) => log.error({ err: error }, "function log") }),
+    new FunctionLogs(files.logs, { clock, onError: (error) => log.error({ err: error }, "function log") }),
   );
-  const store = stack.use(openSqliteStore(files.database));
-  const code = await openCodeStore(dataDir);
+  const store = stack.use(openSqliteStore(files.database, clock));
+  const code = await openCodeStore(dataDir, clock);
 
   const network = await openNetworks(options.network, options.nameServers, options.networkAllow);
   if (network.networks !== null) stack.use(network.networks);
@@ -55,14 +60,15 @@ export const assembleHearth: AssembleHearth = async (options) => {
     log.warn(
       "this machine did not forward IPv4 packets; now it does (sysctl net.ipv4.ip_forward=1), and goes on after Hearth's end",
     );
-  const { worker, hypervisor } = await startWorker(options, { metrics, tracer, logs, code, network });
+  const { worker, hypervisor } = await startWorker(options, { clock, metrics, tracer, logs, code, network });
   stack.use(worker);
-  const placement = new Placement(Date.now);
+  const placement = new Placement({ clock, ids, random: systemRandom });
   const manager = new WorkerManager({
     placement,
     metrics,
     tracer,
-    nowMs: Date.now,
+    clock,
+    ids,
     accountConcurrency: CONCURRENCY_ACCOUNT_DEFAULT,
   });
   placement.heartbeat(await worker.report());
@@ -73,10 +79,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
     events: await store.backlog(),
     logLinesDropped: logs.droppedRecords,
   }));
-  stack.adopt(
-    setInterval(() => void beat(), HEARTBEAT_MS),
-    clearInterval,
-  );
+  stack.use(clock.every(HEARTBEAT_MS, () => beat()));
   const beat = async (): Promise<void> => {
     try {
       placement.heartbeat(await worker.report());
@@ -103,6 +106,8 @@ export const assembleHearth: AssembleHearth = async (options) => {
       code,
       metrics,
       tracer,
+      clock,
+      ids,
       log,
       workerManager: manager,
       workers: (workerId) => {
@@ -122,7 +127,11 @@ export const assembleHearth: AssembleHearth = async (options) => {
     },
     slots: { listSlots: () => worker.measureSlots(), report: () => worker.report() },
     metrics,
-    drain: (timeoutMs) => Promise.race([frontend.drain(), wait(timeoutMs, undefined, { ref: false })]),
+    drain: async (timeoutMs) => {
+      const over = new AbortController();
+      await Promise.race([frontend.drain(), clock.sleep(timeoutMs, over.signal)]);
+      over.abort();
+    },
     [Symbol.asyncDispose]: async () => {
       // First the microVMs: what still runs in them fails now, so that the Frontend has nothing to wait for.
       await worker[Symbol.asyncDispose]();
@@ -141,6 +150,7 @@ const driveDirectories = (dataDir: string): { drivesDir?: string; scratchDir?: s
 };
 
 interface WorkerParts {
+  readonly clock: Clock;
   readonly metrics: ReturnType<typeof createMetrics>;
   readonly tracer: Tracer;
   readonly logs: FunctionLogs;
@@ -151,13 +161,14 @@ interface WorkerParts {
 /** The worker of this machine: hypervisor, images, Micro Manager. */
 const startWorker = async (
   options: HearthOptions,
-  { metrics, tracer, logs, code, network: { networks } }: WorkerParts,
+  { clock, metrics, tracer, logs, code, network: { networks } }: WorkerParts,
 ): Promise<{ worker: MicroManager; hypervisor: { name: string; reason: string } }> => {
   const { log } = options;
   const memory = new HostMemory(findMemoryGroups());
   const { totalBytes } = memory.read();
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
+    clock,
     ...driveDirectories(options.dataDir),
     sharedImagesDir: images.directory,
     drivePages: options.drivePages,
@@ -166,7 +177,8 @@ const startWorker = async (
   if (stale.length > 0) log.warn({ count: stale.length }, "removed what was left of microVMs of an earlier run");
   const worker = new MicroManager({
     workerId: hostname(),
-    nowMs: Date.now,
+    clock,
+    ids: systemIds,
     metrics,
     tracer,
     boot: {

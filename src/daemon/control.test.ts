@@ -3,6 +3,7 @@ import { mkdtemp, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { systemClock } from "../lib/clock.ts";
 import { createMetrics } from "../telemetry/index.ts";
 import type { SlotInfo } from "../wire/slot.ts";
 import { getControl, getSlots, getStats, serveControl } from "./control.ts";
@@ -26,6 +27,7 @@ const slot: SlotInfo = {
 const worker = {
   workerId: "w",
   atMs: 1,
+  placementLeases: [],
   cpus: 1,
   memoryBytesTotal: 1,
   memoryBytesAvailable: 1,
@@ -46,12 +48,12 @@ test("the control socket answers its owner, and goes away", async () => {
   const dataDir = await mkdtemp(join(tmpdir(), "hearth-control-"));
   const source = {
     slots: { listSlots: async () => [slot], report: async () => worker },
-    metrics: createMetrics(),
+    metrics: createMetrics(systemClock),
     hypervisor: { name: "uml", reason: "r" },
   };
   try {
     {
-      await using _control = await serveControl(dataDir, source, "http://127.0.0.1:1");
+      await using _control = await serveControl(dataDir, source, "http://127.0.0.1:1", systemClock);
       assert.equal((await stat(dataFiles(dataDir).control)).mode & 0o777, 0o600);
       assert.deepEqual(await getSlots(dataDir), [slot]);
       const stats = await getStats(dataDir);

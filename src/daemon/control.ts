@@ -2,6 +2,7 @@ import { once } from "node:events";
 import { chmod, rm } from "node:fs/promises";
 import { createServer, request } from "node:http";
 import type { IncomingMessage, Server, ServerResponse } from "node:http";
+import type { Clock } from "../lib/clock.ts";
 import type { WorkerReport } from "../wire/roles.ts";
 import type { SlotInfo } from "../wire/slot.ts";
 import { CliError } from "./errors.ts";
@@ -56,9 +57,14 @@ const answer = async (
 };
 
 /** Serves the control socket until disposed. A file left by a Hearth that crashed is replaced (the lock is ours). */
-export const serveControl = async (dataDir: string, source: Source, endpoint: string): Promise<AsyncDisposable> => {
+export const serveControl = async (
+  dataDir: string,
+  source: Source,
+  endpoint: string,
+  clock: Clock,
+): Promise<AsyncDisposable> => {
   const path = dataFiles(dataDir).control;
-  const about = { startedAtMs: Date.now(), endpoint };
+  const about = { startedAtMs: clock.wallMs(), endpoint };
   const handle = async (incoming: IncomingMessage, outgoing: ServerResponse): Promise<void> => {
     try {
       const found = incoming.method === "GET" ? await answer(source, incoming.url ?? "", about) : null;

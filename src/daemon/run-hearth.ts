@@ -1,4 +1,5 @@
 import { rm, writeFile } from "node:fs/promises";
+import { systemClock } from "../lib/clock.ts";
 import { createLog } from "../telemetry/index.ts";
 import type { LogLevel } from "../telemetry/index.ts";
 import { prioritizeLoop } from "../vmm/jail/priority.ts";
@@ -39,7 +40,7 @@ export const hostHearth = async (wanted: Omit<HearthOptions, "credentials">): Pr
   const { endpoint: file } = dataFiles(wanted.dataDir);
   await writeFile(file, `${endpoint}\n`);
   started.defer(() => rm(file, { force: true }));
-  started.use(await serveControl(wanted.dataDir, hearth, endpoint));
+  started.use(await serveControl(wanted.dataDir, hearth, endpoint, systemClock));
   const owned = started.move();
   const metricsUrl = metrics === null ? null : `${urlOf(metrics.address)}/metrics`;
   return { hearth, endpoint, metricsUrl, credentials, [Symbol.asyncDispose]: () => owned.disposeAsync() };

@@ -1,3 +1,5 @@
+import type { Clock } from "../lib/clock.ts";
+import type { Ids } from "../lib/ids.ts";
 import { noTracer } from "../telemetry/tracing.ts";
 import type { Logger, Tracer } from "../telemetry/index.ts";
 import { usageError } from "./errors.ts";
@@ -21,12 +23,15 @@ const isAsked = (env: Environment): boolean =>
  * The tracer that `endpoint` (null: only OpenTelemetry's variables) asks for; one that does nothing when none is. Throws
  * a usage error when a variable cannot be followed.
  */
-export const openTracer = async (endpoint: string | null, env: Environment, log: Logger): Promise<OpenedTracer> => {
+export const openTracer = async (
+  endpoint: string | null,
+  { env, ...parts }: { readonly env: Environment; readonly log: Logger; readonly clock: Clock; readonly ids: Ids },
+): Promise<OpenedTracer> => {
   if (endpoint === null && !isAsked(env)) return { tracer: noTracer, [Symbol.asyncDispose]: async () => {} };
   // Loaded only here: a Hearth without traces has nothing of OpenTelemetry in its memory.
   const { createOtlpTracer } = await import("../telemetry/otlp.ts");
   try {
-    const tracer = createOtlpTracer({ endpoint, version: version(), env, log });
+    const tracer = createOtlpTracer({ endpoint, version: version(), env, ...parts });
     return { tracer, [Symbol.asyncDispose]: () => tracer[Symbol.asyncDispose]() };
   } catch (error) {
     throw usageError(

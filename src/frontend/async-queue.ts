@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import type { Claimer, EventRecord } from "../store/store.ts";
 import type { EventOutcome } from "../telemetry/metrics.ts";
 import { ServiceError } from "../wire/errors.ts";
@@ -69,7 +68,7 @@ export class AsyncQueue {
   constructor(services: InvokeServices, parallelMax: number) {
     this.#services = services;
     this.#parallelMax = parallelMax;
-    this.#claimer = { instance: services.config.instance, incarnation: randomUUID() };
+    this.#claimer = { instance: services.config.instance, incarnation: services.ids.uuid() };
   }
 
   start(): void {
@@ -116,7 +115,7 @@ export class AsyncQueue {
   /** What an earlier process of this instance had begun is due now. */
   async #takeOver(): Promise<void> {
     const { store, clock, log } = this.#services;
-    const count = await store.takeOver(this.#claimer, clock.now());
+    const count = await store.takeOver(this.#claimer, clock.wallMs());
     if (count > 0) log.warn({ count }, "invocations that were interrupted by the end of Hearth begin again");
   }
 
@@ -125,11 +124,11 @@ export class AsyncQueue {
     const { store, clock } = this.#services;
     const room = this.#parallelMax - this.#running.size;
     if (room <= 0) return limits.ASYNC_BACKOFF_MS_MAX;
-    const now = clock.now();
+    const now = clock.wallMs();
     const events = await store.claim(room, now, limits.ASYNC_LEASE_MS, this.#claimer);
     for (const event of events) this.#begin(event);
     const dueMs = events.length === room ? null : await store.nextDueMs();
-    return dueMs === null ? limits.ASYNC_BACKOFF_MS_MAX : Math.max(0, dueMs - clock.now());
+    return dueMs === null ? limits.ASYNC_BACKOFF_MS_MAX : Math.max(0, dueMs - clock.wallMs());
   }
 
   #begin(event: EventRecord): void {
@@ -203,9 +202,11 @@ export class AsyncQueue {
         traceId: event.traceId,
         trace,
       });
-      return result.error === null ? { kind: "done" } : afterFunctionError(event, clock.now(), result.error.errorType);
+      return result.error === null
+        ? { kind: "done" }
+        : afterFunctionError(event, clock.wallMs(), result.error.errorType);
     } catch (error) {
-      return afterServiceError(event, clock.now(), error);
+      return afterServiceError(event, clock.wallMs(), error);
     }
   }
 
@@ -215,7 +216,7 @@ export class AsyncQueue {
       await clock.sleep(limits.ASYNC_LEASE_MS / RENEWALS_PER_LEASE, this.#stopped.signal);
       if (this.#running.size === 0) continue;
       try {
-        await store.renew([...this.#running.keys()], clock.now() + limits.ASYNC_LEASE_MS);
+        await store.renew([...this.#running.keys()], clock.wallMs() + limits.ASYNC_LEASE_MS);
       } catch (error) {
         log.error({ err: error }, "leases of running events could not be renewed");
       }

@@ -4,8 +4,6 @@ import type { ApiServices } from "./api/context.ts";
 import { AsyncQueue } from "./async-queue.ts";
 import { sigV4Authenticator } from "./auth.ts";
 import type { Authenticator, Credentials } from "./auth.ts";
-import { systemClock } from "./clock.ts";
-import type { Clock } from "./clock.ts";
 import { FunctionCache } from "./function-cache.ts";
 import { openAuthenticator } from "./http/web-pages.ts";
 import { Lifecycle } from "./lifecycle.ts";
@@ -13,17 +11,15 @@ import { buildServer } from "./server.ts";
 import type { Dependencies } from "./services.ts";
 
 export type { Credentials } from "./auth.ts";
-export type { Clock } from "./clock.ts";
 export { REUSE_TAG } from "./function-cache.ts";
 export type { Dependencies, FrontendConfig } from "./services.ts";
 
-export interface FrontendOptions extends Omit<Dependencies, "clock"> {
+export interface FrontendOptions extends Dependencies {
   readonly listen: { readonly host: string; readonly port: number };
   /** The keys that may sign, or `none`: whoever reaches the address may do everything. */
   readonly auth: readonly Credentials[] | "none";
   /** Without authentication: names besides the address that the service is called by. */
   readonly allowedHosts?: readonly string[];
-  readonly clock?: Clock;
   /** Asynchronous invocations at once; 0 leaves the queue to other Frontends. */
   readonly asyncParallel?: number;
 }
@@ -39,15 +35,16 @@ export interface Frontend extends AsyncDisposable {
   drain(): Promise<void>;
 }
 
-const authenticatorOf = ({ auth, config, listen, allowedHosts = [] }: FrontendOptions, clock: Clock): Authenticator =>
+const authenticatorOf = ({ auth, config, listen, clock, allowedHosts = [] }: FrontendOptions): Authenticator =>
   auth === "none"
     ? openAuthenticator(listen.host, allowedHosts)
-    : sigV4Authenticator({ credentials: auth, region: config.region, nowMs: () => clock.now() });
+    : sigV4Authenticator({ credentials: auth, region: config.region, nowMs: () => clock.wallMs() });
 
-const servicesOf = (options: FrontendOptions, clock: Clock): ApiServices => {
+const servicesOf = (options: FrontendOptions): ApiServices => {
+  const { clock } = options;
   const functions = new FunctionCache(options.store, options.config, clock);
   const lifecycle = new Lifecycle(options, functions);
-  const invocation = { ...options, clock, functions, lifecycle };
+  const invocation = { ...options, functions, lifecycle };
   const queue = new AsyncQueue(invocation, options.asyncParallel ?? ASYNC_PARALLEL_DEFAULT);
   return { ...invocation, queue, links: new CodeLinks(clock) };
 };
@@ -69,13 +66,12 @@ const collectForever = async ({ store, code, clock, log }: ApiServices, stopped:
  * The dependencies stay the caller's. Rejects when the address cannot be listened on.
  */
 export const startFrontend = async (options: FrontendOptions): Promise<Frontend> => {
-  const clock = options.clock ?? systemClock;
-  const services = servicesOf(options, clock);
+  const services = servicesOf(options);
   const { log, lifecycle, queue } = services;
   await lifecycle.repair();
   const stopped = new AbortController();
   const collecting = collectForever(services, stopped.signal);
-  const app = buildServer(services, authenticatorOf(options, clock));
+  const app = buildServer(services, authenticatorOf(options));
   await app.listen({ ...options.listen });
   if (options.asyncParallel !== 0) queue.start();
   const address = app.server.address();

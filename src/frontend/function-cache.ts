@@ -4,7 +4,7 @@ import type { FunctionSpec } from "../wire/function.ts";
 import { FUNCTION_CACHE_MS } from "../wire/limits.ts";
 import type { ReusePolicy } from "../wire/slot.ts";
 import { functionArn, LATEST } from "./api/names.ts";
-import type { Clock } from "./clock.ts";
+import type { Clock } from "../lib/clock.ts";
 import type { FrontendConfig } from "./services.ts";
 
 /** Tag on a function: `never` gives every invocation a fresh microVM, `always` lets slots serve again. */
@@ -56,6 +56,7 @@ export class FunctionCache {
   readonly #store: Store;
   readonly #config: FrontendConfig;
   readonly #clock: Clock;
+  /** `untilMs` is on the monotonic clock. */
   readonly #entries = new Map<string, { readonly target: FunctionTarget; readonly untilMs: number }>();
   /** Counts changes, so that a lookup that began before one does not bring the old record back. */
   #changes = 0;
@@ -70,7 +71,7 @@ export class FunctionCache {
   async get(functionName: string, qualifier: string | null): Promise<FunctionTarget> {
     const version = qualifier ?? LATEST;
     const key = `${functionName}:${version}`;
-    const now = this.#clock.now();
+    const now = this.#clock.monotonicMs();
     const entry = this.#entries.get(key);
     if (entry !== undefined && entry.untilMs > now) return entry.target;
     const changes = this.#changes;

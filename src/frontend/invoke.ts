@@ -67,17 +67,20 @@ const requestOf = (services: InvokeServices, call: InvokeCall): InvocationReques
   trace: call.trace,
   payload: call.payload,
   asynchronous: call.asynchronous,
-  receivedAtMs: services.clock.now(),
+  receivedAtMs: services.clock.wallMs(),
 });
 
 /** A slot for an invocation, and a lease on it. */
 const reserve = (services: InvokeServices, target: FunctionTarget, request: InvocationRequest): Promise<SlotLease> => {
   const { spec, reservedConcurrency } = target;
   const { requestId } = request;
+  const { clock } = services;
+  const askedMs = clock.monotonicMs();
   return traced(services.tracer.start("reserve slot", request.trace), async (span) => {
     const lease = await services.workerManager.reserve({ spec, requestId, reservedConcurrency, trace: span.context });
     span.set({ "hearth.slot": lease.slotId, "hearth.worker": lease.workerId, "hearth.cold": lease.cold });
-    return lease;
+    // It began at some moment since it was asked for; the earliest is what is safe to reckon with.
+    return { ...lease, validMs: lease.validMs - (clock.monotonicMs() - askedMs) };
   });
 };
 
@@ -129,10 +132,11 @@ const invokeInSlot = async (
  * ServiceError when it could not be run: not found, throttled, or the service's own failure.
  */
 export const invoke = async (services: InvokeServices, call: InvokeCall): Promise<InvocationResult> => {
+  const { clock, metrics } = services;
   const request = requestOf(services, call);
-  const startedMs = performance.now();
+  const startedMs = clock.monotonicMs();
   const measure = (cold: boolean, result: InvokeOutcome["result"]): void =>
-    services.metrics.invoke(performance.now() - startedMs, { cold, result });
+    metrics.invoke(clock.monotonicMs() - startedMs, { cold, result });
   try {
     const target = await findTarget(services, call.functionName, call.qualifier);
     for (let attempt = 1; ; attempt += 1) {
@@ -156,10 +160,10 @@ const streamInSlot = async (
   request: InvocationRequest,
   startedMs: number,
 ): Promise<InvocationStream> => {
-  const { workers, metrics } = services;
+  const { workers, metrics, clock } = services;
   const lease = await reserve(services, target, request);
   const end = (result: InvokeOutcome["result"], outcome: ReleaseOutcome): Promise<void> => {
-    metrics.invoke(performance.now() - startedMs, { cold: lease.cold, result });
+    metrics.invoke(clock.monotonicMs() - startedMs, { cold: lease.cold, result });
     return release(services, lease, outcome, request.trace);
   };
   try {
@@ -178,7 +182,7 @@ const streamInSlot = async (
 /** As `invoke`, but the answer streams. */
 export const invokeStreaming = async (services: InvokeServices, call: InvokeCall): Promise<InvocationStream> => {
   const request = requestOf(services, call);
-  const startedMs = performance.now();
+  const startedMs = services.clock.monotonicMs();
   const target = await findTarget(services, call.functionName, call.qualifier);
   for (let attempt = 1; ; attempt += 1) {
     try {

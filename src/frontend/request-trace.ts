@@ -1,9 +1,9 @@
-import { randomUUID } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { noTracer } from "../telemetry/tracing.ts";
 import type { Attributes, Span, SpanOptions, Tracer } from "../telemetry/tracing.ts";
 import { formatAmznTrace, parseAmznTrace, parseTraceparent } from "../wire/trace.ts";
 import type { TraceContext } from "../wire/trace.ts";
+import type { Dependencies } from "./services.ts";
 
 const MS_PER_S = 1_000;
 const HEX = 16;
@@ -35,15 +35,19 @@ export const requestSpan = (tracer: Tracer, name: string, headers: IncomingHttpH
  * The `X-Amzn-Trace-Id` of an invocation: that of its span, else the client's own or what its `traceparent` says, else
  * a new one that is not sampled.
  */
-export const traceHeader = (span: Span, headers: IncomingHttpHeaders): string => {
+export const traceHeader = (
+  { clock, ids }: Pick<Dependencies, "clock" | "ids">,
+  span: Span,
+  headers: IncomingHttpHeaders,
+): string => {
   if (span.context !== null) return formatAmznTrace(span.context);
   const given = one(headers["x-amzn-trace-id"]);
   if (given !== null) return given;
   const parent = w3cContext(headers);
   if (parent !== null) return formatAmznTrace(parent);
-  const seconds = Math.floor(Date.now() / MS_PER_S).toString(HEX);
+  const seconds = Math.floor(clock.wallMs() / MS_PER_S).toString(HEX);
   // From a UUID, because Node draws those from a store of randomness: asking for each alone costs ten times as much.
-  return `Root=1-${seconds}-${randomUUID().replaceAll("-", "").slice(-TRACE_ID_RANDOM_DIGITS)};Sampled=0`;
+  return `Root=1-${seconds}-${ids.uuid().replaceAll("-", "").slice(-TRACE_ID_RANDOM_DIGITS)};Sampled=0`;
 };
 
 /** The span that a stored `X-Amzn-Trace-Id` names, to go on from; null when it names none. */

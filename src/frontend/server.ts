@@ -1,9 +1,10 @@
-import { hash, randomUUID } from "node:crypto";
+import { hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import fastify from "fastify";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import type { Clock } from "../lib/clock.ts";
 import { isLoopbackAddress } from "../lib/loopback.ts";
 import { ServiceError } from "../wire/errors.ts";
 import * as limits from "../wire/limits.ts";
@@ -27,7 +28,7 @@ declare module "fastify" {
     operation: string | null;
     /** Since then the operation is known, too. */
     span: Span | null;
-    /** `performance.now()` of its first byte. */
+    /** When its first byte came, on the monotonic clock. */
     startedMs: number;
   }
 }
@@ -147,13 +148,13 @@ const handle = async (
 };
 
 /** Reads on and throws away, up to a bound, what a client still sends: one that is cut off does not hear the answer. */
-const discardBody = async (incoming: IncomingMessage): Promise<void> => {
+const discardBody = async (clock: Clock, incoming: IncomingMessage): Promise<void> => {
   if (incoming.complete) return;
   let bytes = 0;
   await new Promise<void>((resolve) => {
-    const timer = setTimeout(resolve, REFUSED_BODY_MS_MAX);
+    const timer = clock.after(REFUSED_BODY_MS_MAX, resolve);
     const end = (): void => {
-      clearTimeout(timer);
+      timer[Symbol.dispose]();
       resolve();
     };
     incoming.on("data", (chunk: Buffer) => {
@@ -192,7 +193,7 @@ const answerError = async (
   }
   // The client's own mistakes are no failures of the service (HTTP conventions for server spans).
   if (error.status >= INTERNAL_ERROR) request.span?.fail(error.name, error.message);
-  await discardBody(request.raw);
+  await discardBody(services.clock, request.raw);
   return send(request, reply, encodeError(error));
 };
 
@@ -239,7 +240,7 @@ const addDownloads = (app: FastifyInstance, services: ApiServices): void => {
 /** The HTTP server of the API, not yet listening. A request's head is authenticated before its body is read. */
 export const buildServer = (services: ApiServices, authenticate: Authenticator): FastifyInstance => {
   const app = fastify({
-    genReqId: () => randomUUID(),
+    genReqId: () => services.ids.uuid(),
     requestIdHeader: false,
     exposeHeadRoutes: false,
     forceCloseConnections: "idle",
@@ -259,7 +260,7 @@ export const buildServer = (services: ApiServices, authenticate: Authenticator):
   app.decorateRequest("span", null);
   app.decorateRequest("startedMs", 0);
   app.addHook("onRequest", async (request) => {
-    request.startedMs = performance.now();
+    request.startedMs = services.clock.monotonicMs();
     const { open } = request.routeOptions.config as { readonly open?: boolean };
     if (open === true) return;
     const { method = "GET", url = "/", headers, socket } = request.raw;

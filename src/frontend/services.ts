@@ -1,9 +1,10 @@
+import type { Clock } from "../lib/clock.ts";
+import type { Ids } from "../lib/ids.ts";
 import type { CodeStore } from "../store/code.ts";
 import type { Store } from "../store/store.ts";
 import type { Logger, Metrics, Tracer } from "../telemetry/index.ts";
 import type { WorkerInvokeApi, WorkerManagerApi } from "../wire/roles.ts";
 import type { ReusePolicy } from "../wire/slot.ts";
-import type { Clock } from "./clock.ts";
 
 export interface FrontendConfig {
   /**
@@ -29,6 +30,7 @@ export interface Dependencies {
   /** The worker of that id. Throws ServiceError when it is not known. */
   readonly workers: (workerId: string) => WorkerInvokeApi;
   readonly clock: Clock;
+  readonly ids: Ids;
   readonly config: FrontendConfig;
   readonly log: Logger;
   readonly metrics: Pick<Metrics, "invoke" | "event" | "request">;

@@ -78,3 +78,6 @@ export const createSystemClock = (onFailure: OnFailure = throwOn): Clock => {
 };
 
 export const systemClock: Clock = createSystemClock();
+
+/** Resolves in the next turn of the loop: lets input, output and other work that is due come in between. */
+export const nextTurn = (clock: Clock): Promise<void> => new Promise((resolve) => void clock.soon(resolve));

@@ -93,6 +93,11 @@ export class VirtualClock implements Clock {
     return promise;
   }
 
+  /** Time goes on while nothing is called, as in a turn of the loop that takes `ms`: what is due meanwhile comes late. */
+  pass(ms: number): void {
+    this.#nowMs += ms;
+  }
+
   /** How many calls are going to be made. */
   get pending(): number {
     return this.#due.size;

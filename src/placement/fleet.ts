@@ -8,8 +8,7 @@ export interface Promised {
   readonly workerId: string;
   readonly group: number;
   readonly memoryMb: number;
-  /** Unix ms. */
-  readonly givenAtMs: number;
+  /** On the monotonic clock. */
   readonly expiresAtMs: number;
 }
 
@@ -52,7 +51,7 @@ export class Fleet {
     return this.#groupSlots[group] ?? 0;
   }
 
-  /** Takes a worker's report. It shows the slots made so far, so what was promised before it is done with. */
+  /** Takes a worker's report. The slots that it has taken are in it: what was promised for them is done with. */
   report(report: WorkerReport): void {
     let member = this.#byId.get(report.workerId);
     if (member === undefined) {
@@ -60,9 +59,7 @@ export class Fleet {
       this.#members.push(member);
       this.#byId.set(report.workerId, member);
     }
-    for (const promised of member.promises.values()) {
-      if (promised.givenAtMs <= report.atMs) this.cancel(promised.leaseId);
-    }
+    for (const leaseId of report.placementLeases) this.cancel(leaseId);
     member.report = report;
     for (let group = 0; group < FUNCTION_GROUPS; group += 1) this.#set(member, group, report.groups[group] ?? 0);
     for (const { group } of member.promises.values()) this.#set(member, group, (member.groups[group] ?? 0) + 1);

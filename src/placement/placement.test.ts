@@ -1,5 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { VirtualClock } from "../lib/virtual-clock.ts";
+import { systemIds } from "../lib/ids.ts";
+import type { Random } from "../lib/random.ts";
 import { seededRandom } from "../lib/random.ts";
 import { functionGroup } from "../wire/function.ts";
 import { DEMAND_SPAN_MS, FUNCTION_GROUPS, LEASE_MS, PLACEMENT_CANDIDATES } from "../wire/limits.ts";
@@ -12,9 +15,13 @@ import { Placement } from "./placement.ts";
 
 const GIB = 1024 ** 3;
 
+const placementOf = (random: Random = seededRandom(1), clock = new VirtualClock()): Placement =>
+  new Placement({ clock, ids: systemIds, random });
+
 const report = (workerId: string, changes: Partial<WorkerReport> = {}): WorkerReport => ({
   workerId,
   atMs: 0,
+  placementLeases: [],
   cpus: 2,
   memoryBytesTotal: 8 * GIB,
   memoryBytesAvailable: 6 * GIB,
@@ -108,7 +115,7 @@ test("the choice is the cheapest place of all that there are, in fleets made at 
 });
 
 test("memory that was promised counts as what slots take, not as what they may take", async () => {
-  const placement = new Placement(() => 1_000);
+  const placement = placementOf();
   placement.heartbeat(report("a", { slotsMax: 1_000 }));
   // 60 of 10 GB nominal between two reports: many times the host, and yet they fit.
   for (let made = 0; made < 60; made += 1) await placement.place({ ...request, memoryMb: 10_240 });
@@ -118,7 +125,7 @@ test("memory that was promised counts as what slots take, not as what they may t
 });
 
 test("slots of one function spread over workers", async () => {
-  const placement = new Placement(() => 1_000);
+  const placement = placementOf();
   for (const id of ["a", "b", "c"]) placement.heartbeat(report(id));
   const chosen = [];
   for (let made = 0; made < 6; made += 1) chosen.push((await placement.place(request)).workerId);
@@ -126,22 +133,23 @@ test("slots of one function spread over workers", async () => {
 });
 
 test("a lease counts until it is cancelled, reported or expired", async () => {
-  const clock = { nowMs: 1_000 };
-  const placement = new Placement(() => clock.nowMs);
+  const clock = new VirtualClock();
+  const placement = placementOf(seededRandom(1), clock);
   placement.heartbeat(report("a"));
   placement.heartbeat(report("b"));
   const first = await placement.place(request);
   assert.notEqual((await placement.place(request)).workerId, first.workerId);
   await placement.cancel(first.leaseId);
   assert.equal((await placement.place(request)).workerId, first.workerId);
-  clock.nowMs += LEASE_MS + 1;
-  assert.equal((await placement.place(request)).workerId, "a");
-  placement.heartbeat(report("a", { atMs: clock.nowMs }));
+  clock.pass(LEASE_MS + 1);
+  const taken = await placement.place(request);
+  assert.equal(taken.workerId, "a");
+  placement.heartbeat(report("a", { placementLeases: [taken.leaseId] }));
   assert.equal((await placement.place(request)).workerId, "a");
 });
 
 test("every choice tells its reason", async () => {
-  const placement = new Placement(() => 0);
+  const placement = placementOf();
   placement.heartbeat(report("a"));
   assert.match((await placement.place(request)).reason, /least loaded of 1/);
 });
@@ -152,7 +160,7 @@ const fill = async (
   names: (index: number) => string,
   slots: number,
 ): Promise<Map<string, number>> => {
-  const placement = new Placement(() => 0, seededRandom(7));
+  const placement = placementOf(seededRandom(7));
   for (const one of reports) placement.heartbeat(one);
   const counts = new Map(reports.map((one) => [one.workerId, 0]));
   for (let index = 0; index < slots; index += 1) {
@@ -189,7 +197,7 @@ test("one function's slots are on as many workers as there are slots, until ever
 });
 
 test("a function does not stand and fall with one worker, though that is the emptiest", async () => {
-  const placement = new Placement(() => 0);
+  const placement = placementOf();
   placement.heartbeat(report("empty"));
   placement.heartbeat(report("half", { slots: 30, busy: 3, cpuShare: 0.3 }));
   const first = await placement.place(request);
@@ -198,10 +206,7 @@ test("a function does not stand and fall with one worker, though that is the emp
 });
 
 test("when the workers drawn are of no use, all are looked at", async () => {
-  const placement = new Placement(
-    () => 0,
-    () => 0,
-  );
+  const placement = placementOf(() => 0);
   for (let at = 0; at < PLACEMENT_CANDIDATES * 4; at += 1) placement.heartbeat(report(`w${at}`, { draining: true }));
   placement.heartbeat(report("last"));
   assert.equal((await placement.place(request)).workerId, "last");
@@ -236,22 +241,24 @@ const groupsOf = (names: readonly string[]): number[] => {
 };
 
 test("functions that grow together come to stand on different workers", async () => {
-  const clock = { nowMs: 0 };
-  const placement = new Placement(() => clock.nowMs, seededRandom(3));
+  const clock = new VirtualClock();
+  const placement = placementOf(seededRandom(3), clock);
+  let placed: string[] = [];
   const beat = (): void => {
     // Equally full, but with functions of the morning on the one half of the workers and of the evening on the other.
     for (let at = 0; at < 10; at += 1) {
       const groups = at < 5 ? groupsOf(["m1", "m2", "m3"]) : groupsOf(["e1", "e2", "e3"]);
-      placement.heartbeat(report(`${at < 5 ? "m" : "e"}${at}`, { atMs: clock.nowMs, slots: 24, groups }));
+      placement.heartbeat(report(`${at < 5 ? "m" : "e"}${at}`, { placementLeases: placed, slots: 24, groups }));
     }
+    placed = [];
   };
   for (let span = 0; span < 32; span += 1) {
-    clock.nowMs = span * DEMAND_SPAN_MS;
     beat();
     const kind = span % 8 < 4 ? "m" : "e";
-    for (const n of [1, 2, 3, 4]) await placement.place({ functionArn: `${ARN}${kind}${n}`, memoryMb: 128 });
+    for (const n of [1, 2, 3, 4])
+      placed.push((await placement.place({ functionArn: `${ARN}${kind}${n}`, memoryMb: 128 })).leaseId);
+    clock.pass(DEMAND_SPAN_MS);
   }
-  clock.nowMs += 1;
   beat();
   const chosen: string[] = [];
   for (let n = 0; n < 10; n += 1)
@@ -267,7 +274,7 @@ test("what is promised in a fleet is what was given and is not over, whatever ha
     const random = seededRandom(seed);
     const below = (count: number): number => Math.floor(random() * count);
     const fleet = new Fleet();
-    const model = new Map<string, { workerId: string; group: number; givenAtMs: number; expiresAtMs: number }>();
+    const model = new Map<string, { workerId: string; group: number; expiresAtMs: number }>();
     const reported = new Map<string, number[]>();
     let nowMs = 0;
     for (let step = 0; step < 400; step += 1) {
@@ -277,9 +284,10 @@ test("what is promised in a fleet is what was given and is not over, whatever ha
       switch (below(6)) {
         case 0: {
           const groups = Array.from({ length: 4 }, () => below(3));
-          fleet.report(report(workerId, { atMs: nowMs, groups }));
+          const placementLeases = known.filter((id) => model.get(id)?.workerId === workerId && random() < 0.5);
+          fleet.report(report(workerId, { placementLeases, groups }));
           reported.set(workerId, groups);
-          for (const [id, lease] of model) if (lease.workerId === workerId) model.delete(id);
+          for (const id of placementLeases) model.delete(id);
           break;
         }
         case 1:
@@ -301,7 +309,7 @@ test("what is promised in a fleet is what was given and is not over, whatever ha
           for (const [id, lease] of model) if (lease.expiresAtMs < nowMs) model.delete(id);
           break;
         default: {
-          const lease = { workerId, group: below(4), givenAtMs: nowMs, expiresAtMs: nowMs + 1_000 };
+          const lease = { workerId, group: below(4), expiresAtMs: nowMs + 1_000 };
           fleet.promise({ leaseId: `l${step}`, memoryMb: 128, ...lease });
           if (reported.has(workerId)) model.set(`l${step}`, lease);
         }

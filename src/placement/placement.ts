@@ -1,4 +1,6 @@
-import { randomUUID } from "node:crypto";
+import type { Clock } from "../lib/clock.ts";
+import type { Ids } from "../lib/ids.ts";
+import type { Random } from "../lib/random.ts";
 import { unavailable } from "../wire/exhaustion.ts";
 import { functionGroup } from "../wire/function.ts";
 import { LEASE_MS, PLACEMENT_CANDIDATES } from "../wire/limits.ts";
@@ -8,18 +10,28 @@ import type { Choice, Wanted } from "./decide.ts";
 import { Demand } from "./demand.ts";
 import { Fleet } from "./fleet.ts";
 
+/** What Placement stands on. */
+export interface PlacementOptions {
+  readonly clock: Clock;
+  readonly ids: Ids;
+  /** Draws the workers that are compared. */
+  readonly random: Random;
+}
+
 /**
  * Chooses workers for new slots. It compares a few workers drawn at random: the best of k is nearly the best of all,
  * costs the same in every fleet, and several Placements with the same old reports do not all fall upon one worker.
  */
 export class Placement implements PlacementApi {
-  readonly #nowMs: () => number;
-  readonly #random: () => number;
+  readonly #clock: Clock;
+  readonly #ids: Ids;
+  readonly #random: Random;
   readonly #fleet: Fleet = new Fleet();
   readonly #demand: Demand = new Demand();
 
-  constructor(nowMs: () => number, random: () => number = Math.random) {
-    this.#nowMs = nowMs;
+  constructor({ clock, ids, random }: PlacementOptions) {
+    this.#clock = clock;
+    this.#ids = ids;
     this.#random = random;
   }
 
@@ -33,7 +45,7 @@ export class Placement implements PlacementApi {
   }
 
   place(request: PlacementRequest): Promise<PlacementDecision> {
-    const nowMs = this.#nowMs();
+    const nowMs = this.#clock.monotonicMs();
     this.#fleet.expire(nowMs);
     const group = functionGroup(request.functionArn);
     this.#demand.note(group, nowMs);
@@ -46,17 +58,15 @@ export class Placement implements PlacementApi {
     if (choice.workerId === null)
       throw unavailable(`No worker can take the function now: ${choice.reason}. Try again later.`);
     const { workerId, reason } = choice;
-    const leaseId = randomUUID();
-    const expiresAtMs = nowMs + LEASE_MS;
+    const leaseId = this.#ids.uuid();
     this.#fleet.promise({
       leaseId,
       workerId,
       group,
       memoryMb: request.memoryMb,
-      givenAtMs: nowMs,
-      expiresAtMs,
+      expiresAtMs: nowMs + LEASE_MS,
     });
-    return Promise.resolve({ workerId, reason, leaseId, expiresAtMs });
+    return Promise.resolve({ workerId, reason, leaseId });
   }
 
   cancel(leaseId: string): Promise<void> {

@@ -3,6 +3,7 @@ import { appendFile, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
+import { systemClock } from "../lib/clock.ts";
 import { LOG_TAIL_BYTES_MAX } from "../wire/limits.ts";
 import { FunctionLogs, LineSplitter, LogTail, logFilesOf, parseStoredRecord } from "./function-log.ts";
 
@@ -19,7 +20,7 @@ const recordsOf = async (directory: string, name: string): Promise<string[]> => 
 
 test("records of several streams land in one file, in order", async () => {
   await using directory = await temporaryDirectory();
-  const logs = new FunctionLogs(directory.path);
+  const logs = new FunctionLogs(directory.path, { clock: systemClock });
   const one = logs.stream("f", "s1");
   const two = logs.stream("f", "s2");
   one.write({ timeMs: 1, text: "a\tb" });
@@ -32,7 +33,7 @@ test("records of several streams land in one file, in order", async () => {
 
 test("files rotate by size and the oldest is dropped", async () => {
   await using directory = await temporaryDirectory();
-  const logs = new FunctionLogs(directory.path, { fileBytesMax: 200, filesMax: 3 });
+  const logs = new FunctionLogs(directory.path, { clock: systemClock, fileBytesMax: 200, filesMax: 3 });
   const sink = logs.stream("f", "s");
   for (let n = 0; n < 40; n += 1) {
     sink.write({ timeMs: n, text: `line ${n} ${"x".repeat(40)}` });
@@ -47,7 +48,7 @@ test("files rotate by size and the oldest is dropped", async () => {
 
 test("a flood is dropped, counted and told, and memory stays bounded", async () => {
   await using directory = await temporaryDirectory();
-  const logs = new FunctionLogs(directory.path, { pendingBytesMax: 1000 });
+  const logs = new FunctionLogs(directory.path, { clock: systemClock, pendingBytesMax: 1000 });
   const sink = logs.stream("f", "s");
   for (let n = 0; n < 100; n += 1) sink.write({ timeMs: n, text: "y".repeat(50) });
   sink.write({ timeMs: 100, text: "REPORT" }, true);
@@ -65,11 +66,11 @@ test("a flood is dropped, counted and told, and memory stays bounded", async () 
 
 test("a line that a crash cut off costs no other line", async () => {
   await using directory = await temporaryDirectory();
-  const first = new FunctionLogs(directory.path);
+  const first = new FunctionLogs(directory.path, { clock: systemClock });
   first.stream("f", "s").write({ timeMs: 1, text: "whole" });
   await first.close();
   await appendFile(join(directory.path, "f", "log.jsonl"), '{"timeMs":2,"stre');
-  const second = new FunctionLogs(directory.path);
+  const second = new FunctionLogs(directory.path, { clock: systemClock });
   for (const text of ["next", "and next"]) {
     second.stream("f", "s").write({ timeMs: 3, text });
     await second.flush();
@@ -82,7 +83,7 @@ test("what the disk does not take is counted, and told when it takes something a
   const blocked = join(directory.path, "logs");
   await writeFile(blocked, "");
   const errors: unknown[] = [];
-  const logs = new FunctionLogs(blocked, { onError: (error) => errors.push(error) });
+  const logs = new FunctionLogs(blocked, { clock: systemClock, onError: (error) => errors.push(error) });
   const sink = logs.stream("f", "s");
   for (const text of ["a", "b"]) {
     sink.write({ timeMs: 1, text });
@@ -103,14 +104,14 @@ test("an error of the disk is told and stops nothing", async () => {
   const blocked = join(directory.path, "file");
   await writeFile(blocked, "");
   const errors: unknown[] = [];
-  const logs = new FunctionLogs(blocked, { onError: (error) => errors.push(error) });
+  const logs = new FunctionLogs(blocked, { clock: systemClock, onError: (error) => errors.push(error) });
   logs.stream("f", "s").write({ timeMs: 1, text: "a" });
   await logs.close();
   assert.equal(errors.length, 1);
 });
 
 test("a name that would leave the directory is refused", () => {
-  assert.throws(() => new FunctionLogs("/nonexistent").stream("../f", "s"), /no function name/);
+  assert.throws(() => new FunctionLogs("/nonexistent", { clock: systemClock }).stream("../f", "s"), /no function name/);
 });
 
 test("lines are put together from chunks and cut when they never end", () => {

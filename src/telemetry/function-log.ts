@@ -1,6 +1,7 @@
 import { mkdir, open, readdir, rename, rm } from "node:fs/promises";
 import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
+import type { Clock, Timer } from "../lib/clock.ts";
 import {
   LOG_FILE_BYTES_MAX,
   LOG_FILES_MAX,
@@ -30,6 +31,7 @@ export interface LogSink {
 }
 
 export interface FunctionLogsOptions {
+  readonly clock: Clock;
   readonly fileBytesMax?: number;
   readonly filesMax?: number;
   readonly pendingBytesMax?: number;
@@ -54,7 +56,7 @@ interface Budget {
   openFiles: number;
 }
 
-type Limits = Required<Omit<FunctionLogsOptions, "onError">>;
+type Limits = Required<Omit<FunctionLogsOptions, "onError" | "clock">>;
 
 /** Ends a last line that was cut off, by a crash or by a full disk: it must not take the next one along. Bytes of the file. */
 const endLine = async (handle: FileHandle): Promise<number> => {
@@ -79,6 +81,7 @@ const PLATFORM_SHARE = 2;
 /** The log of one function: batches in memory, one file on disk, rotated by size. */
 class FunctionLog {
   readonly #directory: string;
+  readonly #clock: Clock;
   readonly #limits: Limits;
   readonly #budget: Budget;
   readonly #onError: (error: unknown) => void;
@@ -90,12 +93,13 @@ class FunctionLog {
   #told: Loss = NOTHING_LOST;
   /** Open from one batch to the next while they follow each other. */
   #file: { readonly handle: FileHandle; bytes: number } | null = null;
-  #timer: NodeJS.Timeout | null = null;
-  #idleTimer: NodeJS.Timeout | null = null;
+  #timer: Timer | null = null;
+  #idleTimer: Timer | null = null;
   #writing: Promise<void> = Promise.resolve();
 
-  constructor(directory: string, limits: Limits, budget: Budget, onError: (error: unknown) => void) {
+  constructor(directory: string, clock: Clock, limits: Limits, budget: Budget, onError: (error: unknown) => void) {
     this.#directory = directory;
+    this.#clock = clock;
     this.#limits = limits;
     this.#budget = budget;
     this.#onError = onError;
@@ -103,7 +107,7 @@ class FunctionLog {
 
   /** `streamJson` is the stream's name as JSON: the same for thousands of lines. */
   write(streamJson: string, record: LogRecord, isPlatform: boolean): void {
-    this.#timer ??= setTimeout(() => void this.flush(), LOG_FLUSH_MS);
+    this.#timer ??= this.#clock.after(LOG_FLUSH_MS, () => this.flush());
     // A line that cannot fit is not worth being made.
     if (!this.#fits(record.text.length, isPlatform)) {
       this.#drop(1, record.text.length);
@@ -128,7 +132,7 @@ class FunctionLog {
 
   /** Everything written so far is in the file when this resolves. */
   flush(): Promise<void> {
-    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer?.[Symbol.dispose]();
     this.#timer = null;
     this.#writing = this.#writing.then(() => this.#writeBatch()).catch(this.#onError);
     return this.#writing;
@@ -146,7 +150,7 @@ class FunctionLog {
     const batch = this.#pending;
     const batchBytes = this.#pendingBytes;
     if (batch.length === 0) return;
-    if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
+    this.#idleTimer?.[Symbol.dispose]();
     this.#pending = [];
     const told = this.#told;
     this.#told = NOTHING_LOST;
@@ -165,7 +169,7 @@ class FunctionLog {
       this.#budget.pendingBytes -= batchBytes;
     }
     if (this.#budget.openFiles > LOG_OPEN_FILES_MAX) await this.#closeFile();
-    else this.#idleTimer = setTimeout(() => void this.close(), LOG_OPEN_MS).unref();
+    else this.#idleTimer = this.#clock.after(LOG_OPEN_MS, () => this.close());
   }
 
   #drop(records: number, bytes: number): void {
@@ -178,7 +182,7 @@ class FunctionLog {
   #tellDropped(): void {
     const { notices, records, bytes } = this.#told;
     this.#told = { notices: notices + 1, records: records + this.#droppedRecords, bytes: bytes + this.#droppedBytes };
-    const timeMs = Date.now();
+    const timeMs = this.#clock.wallMs();
     const text = platformText(timeMs, {
       type: "logsDropped",
       reason: "the log could not be kept: the function writes too fast, or the disk took no more",
@@ -215,7 +219,7 @@ class FunctionLog {
   }
 
   async #closeFile(): Promise<void> {
-    if (this.#idleTimer !== null) clearTimeout(this.#idleTimer);
+    this.#idleTimer?.[Symbol.dispose]();
     const file = this.#file;
     if (file === null) return;
     this.#file = null;
@@ -240,13 +244,15 @@ class FunctionLog {
  */
 export class FunctionLogs {
   readonly #directory: string;
+  readonly #clock: Clock;
   readonly #limits: Limits;
   readonly #onError: (error: unknown) => void;
   readonly #budget: Budget = { pendingBytes: 0, droppedRecords: 0, openFiles: 0 };
   readonly #logs: Map<string, FunctionLog> = new Map();
 
-  constructor(directory: string, options: FunctionLogsOptions = {}) {
+  constructor(directory: string, options: FunctionLogsOptions) {
     this.#directory = directory;
+    this.#clock = options.clock;
     this.#limits = {
       fileBytesMax: options.fileBytesMax ?? LOG_FILE_BYTES_MAX,
       filesMax: options.filesMax ?? LOG_FILES_MAX,
@@ -266,7 +272,13 @@ export class FunctionLogs {
     if (!/^[\w-]+$/.test(functionName)) throw new Error(`"${functionName}" is no function name, so it has no log`);
     let log = this.#logs.get(functionName);
     if (log === undefined) {
-      log = new FunctionLog(join(this.#directory, functionName), this.#limits, this.#budget, this.#onError);
+      log = new FunctionLog(
+        join(this.#directory, functionName),
+        this.#clock,
+        this.#limits,
+        this.#budget,
+        this.#onError,
+      );
       this.#logs.set(functionName, log);
     }
     const kept = log;

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { systemClock } from "../lib/clock.ts";
 import { FunctionLogs } from "./function-log.ts";
 import { LogReader } from "./log-reader.ts";
 
@@ -20,7 +21,7 @@ const drain = async (reader: LogReader): Promise<string[]> => {
 };
 
 test("every record once and in order, across rotations, from before the first one on", async () => {
-  await using logs = new FunctionLogs(directory, { fileBytesMax: 4_000, filesMax: 4 });
+  await using logs = new FunctionLogs(directory, { clock: systemClock, fileBytesMax: 4_000, filesMax: 4 });
   await using reader = new LogReader(directory, "f");
   const sink = logs.stream("f", "s");
   assert.deepEqual(await drain(reader), []);
@@ -44,7 +45,7 @@ test("every record once and in order, across rotations, from before the first on
 });
 
 test("one who reads too seldom is told of the gap, and goes on behind it", async () => {
-  await using logs = new FunctionLogs(directory, { fileBytesMax: 1_000, filesMax: 3 });
+  await using logs = new FunctionLogs(directory, { clock: systemClock, fileBytesMax: 1_000, filesMax: 3 });
   await using reader = new LogReader(directory, "slow");
   const sink = logs.stream("slow", "s");
   const write = async (from: number, to: number): Promise<void> => {

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { systemClock } from "../lib/clock.ts";
 import { createMetrics } from "./metrics.ts";
 import type { MetricsReading } from "./metrics.ts";
 import { parseSamples } from "./prometheus-text.ts";
@@ -19,6 +20,7 @@ const reading = (workerId: string): MetricsReading => ({
       report: {
         workerId,
         atMs: 0,
+        placementLeases: [],
         cpus: 2,
         memoryBytesTotal: 1000,
         memoryBytesAvailable: 400,
@@ -45,7 +47,7 @@ const reading = (workerId: string): MetricsReading => ({
 });
 
 test("a duration lands in its bucket, in seconds, and in no smaller one", async () => {
-  const metrics = createMetrics();
+  const metrics = createMetrics(systemClock);
   for (const durationMs of [0.05, 0.6, 12, 9_999, 20_000]) metrics.reserve(durationMs, "warm");
   const samples = parseSamples(await metrics.text());
   const upTo = (le: string): number => valueOf(samples, "hearth_reserve_seconds_bucket", { le });
@@ -57,7 +59,7 @@ test("a duration lands in its bucket, in seconds, and in no smaller one", async 
 });
 
 test("what is read is looked up when the text is asked for, and workers that left are gone from it", async () => {
-  const metrics = createMetrics();
+  const metrics = createMetrics(systemClock);
   let worker = "one";
   metrics.readFrom(async () => reading(worker));
   const first = parseSamples(await metrics.text());
@@ -77,7 +79,7 @@ test("what is read is looked up when the text is asked for, and workers that lef
 });
 
 test("two registries do not mix", async () => {
-  const [one, other] = [createMetrics(), createMetrics()];
+  const [one, other] = [createMetrics(systemClock), createMetrics(systemClock)];
   one.evicted("idle");
   assert.equal(valueOf(parseSamples(await one.text()), "hearth_slots_ended_total"), 1);
   assert.doesNotMatch(await other.text(), /hearth_slots_ended_total\{/);

@@ -1,4 +1,5 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import type { Clock } from "../lib/clock.ts";
 import type { ThrottleReason } from "../wire/errors.ts";
 import type { WorkerReport } from "../wire/roles.ts";
 import type { SlotState } from "../wire/slot.ts";
@@ -122,7 +123,7 @@ const liveMetrics = (registers: Registers): Metrics => {
 };
 
 /** What a reading is turned into. */
-const readMetrics = (registers: Registers): ((reading: MetricsReading) => void) => {
+const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsReading) => void) => {
   const gauge = <Label extends string>(name: string, help: string, labelNames: Label[]): Gauge<Label> =>
     new Gauge({ name: `hearth_${name}`, help, labelNames, registers });
   const slots = gauge("slots", "Slots by state", ["worker", "state"]);
@@ -154,7 +155,7 @@ const readMetrics = (registers: Registers): ((reading: MetricsReading) => void) 
     limit.set(reading.concurrency.limit);
     const { waiting, oldestAcceptedAtMs } = reading.events;
     depth.set(waiting);
-    age.set(oldestAcceptedAtMs === null ? 0 : Math.max(0, Date.now() - oldestAcceptedAtMs) / MS_PER_S);
+    age.set(oldestAcceptedAtMs === null ? 0 : Math.max(0, clock.wallMs() - oldestAcceptedAtMs) / MS_PER_S);
     dropped.reset();
     dropped.inc(reading.logLinesDropped);
   };
@@ -164,11 +165,11 @@ const readMetrics = (registers: Registers): ((reading: MetricsReading) => void) 
  * A registry of its own, so that two Hearths in one process (tests) do not mix. No label has more values than there
  * are workers, operations or words in this code: no function's name is one.
  */
-export const createMetrics = (): MetricsRegistry => {
+export const createMetrics = (clock: Clock): MetricsRegistry => {
   const registry = new Registry();
   const registers = [registry];
   const live = liveMetrics(registers);
-  const show = readMetrics(registers);
+  const show = readMetrics(registers, clock);
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: EVENT_LOOP_PRECISION_MS });
   let source: (() => Promise<MetricsReading>) | null = null;
   return {

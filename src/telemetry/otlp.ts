@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import {
   createTraceState,
   ROOT_CONTEXT,
@@ -20,6 +19,8 @@ import {
   TracerProvider,
 } from "@opentelemetry/sdk-trace";
 import type { IdGenerator, Sampler, SpanExporter } from "@opentelemetry/sdk-trace";
+import type { Clock } from "../lib/clock.ts";
+import type { Ids } from "../lib/ids.ts";
 import { TRACE_EXPORT_MS, TRACE_FLUSH_MS_MAX, TRACE_WARN_MS } from "../wire/limits.ts";
 import type { TraceContext } from "../wire/trace.ts";
 import type { Logger } from "./log.ts";
@@ -29,6 +30,8 @@ import type { Attributes, Span, SpanKind, SpanOptions, Tracer } from "./tracing.
 export interface OtlpTracer extends Tracer, AsyncDisposable {}
 
 export interface OtlpOptions {
+  readonly clock: Clock;
+  readonly ids: Ids;
   /** Base of the receiver's address, such as http://127.0.0.1:4318; null for that of the OTEL_ variables. */
   readonly endpoint: string | null;
   readonly version: string;
@@ -53,12 +56,22 @@ const CLOCK_STEP_MS = 100;
  * that they did. It follows the wall clock when that is set.
  */
 class SpanClock {
-  #originMs = performance.timeOrigin;
+  readonly #clock: Clock;
+  #originMs: number;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+    this.#originMs = clock.wallMs() - clock.monotonicMs();
+  }
 
   at(monotonicMs: number): number {
-    const nowMs = performance.now();
-    if (Math.abs(Date.now() - (this.#originMs + nowMs)) > CLOCK_STEP_MS) this.#originMs = Date.now() - nowMs;
+    const originMs = this.#clock.wallMs() - this.#clock.monotonicMs();
+    if (Math.abs(originMs - this.#originMs) > CLOCK_STEP_MS) this.#originMs = originMs;
     return this.#originMs + monotonicMs;
+  }
+
+  now(): number {
+    return this.at(this.#clock.monotonicMs());
   }
 }
 
@@ -66,23 +79,30 @@ class SpanClock {
 class XRayIds implements IdGenerator {
   /** Id of the next trace, when another system has chosen it. */
   given: string | null = null;
+  readonly #clock: Clock;
+  readonly #ids: Ids;
+
+  constructor(clock: Clock, ids: Ids) {
+    this.#clock = clock;
+    this.#ids = ids;
+  }
 
   generateTraceId(): string {
     const { given } = this;
     this.given = null;
-    const seconds = Math.floor(Date.now() / MS_PER_S).toString(HEX);
-    return given ?? `${seconds.padStart(8, "0")}${randomHex(24)}`;
+    const seconds = Math.floor(this.#clock.wallMs() / MS_PER_S).toString(HEX);
+    return given ?? `${seconds.padStart(8, "0")}${randomHex(this.#ids, 24)}`;
   }
 
   generateSpanId(): string {
-    return randomHex(16);
+    return randomHex(this.#ids, 16);
   }
 }
 
 /** From UUIDs, which Node draws from a store of randomness; their fixed digits are in the first half and left out. */
-const randomHex = (digits: number): string => {
+const randomHex = (ids: Ids, digits: number): string => {
   let text = "";
-  while (text.length < digits) text += randomUUID().slice(-12);
+  while (text.length < digits) text += ids.uuid().slice(-12);
   return text.slice(0, digits);
 };
 
@@ -118,7 +138,7 @@ class OtlpSpan implements Span {
   }
 
   event(name: string): void {
-    this.#span.addEvent(name, this.#nowMs());
+    this.#span.addEvent(name, this.#clock.now());
   }
 
   fail(errorType: string, message: string): void {
@@ -129,15 +149,11 @@ class OtlpSpan implements Span {
   end(): void {
     if (this.#ended) return;
     this.#ended = true;
-    this.#span.end(this.#nowMs());
+    this.#span.end(this.#clock.now());
   }
 
   [Symbol.dispose](): void {
     this.end();
-  }
-
-  #nowMs(): number {
-    return this.#clock.at(performance.now());
   }
 }
 
@@ -152,7 +168,7 @@ const startSpan = (
     name,
     {
       kind: KINDS[kind],
-      startTime: clock.at(startedMs ?? performance.now()),
+      startTime: startedMs === undefined ? clock.now() : clock.at(startedMs),
       ...(attributes === undefined ? {} : { attributes }),
       ...(links === undefined ? {} : { links: links.map((link): Link => ({ context: otelContext(link) })) }),
     },
@@ -187,16 +203,16 @@ export const samplerOf = (env: OtlpOptions["env"]): Sampler => {
 };
 
 /** An exporter whose failures are told, but not more often than every TRACE_WARN_MS, and disturb nothing. */
-const quietly = (exporter: SpanExporter, log: Logger): SpanExporter => {
+const quietly = (exporter: SpanExporter, clock: Clock, log: Logger): SpanExporter => {
   let [toldAtMs, lost] = [Number.NEGATIVE_INFINITY, 0];
   return {
     export: (spans, done) => {
       exporter.export(spans, ({ code, error }) => {
         if (code !== ExportResultCode.SUCCESS) {
           lost += spans.length;
-          if (performance.now() - toldAtMs > TRACE_WARN_MS) {
+          if (clock.monotonicMs() - toldAtMs > TRACE_WARN_MS) {
             log.warn({ err: error, spans: lost }, "spans could not be sent and are lost");
-            [toldAtMs, lost] = [performance.now(), 0];
+            [toldAtMs, lost] = [clock.monotonicMs(), 0];
           }
         }
         done({ code: ExportResultCode.SUCCESS });
@@ -207,13 +223,13 @@ const quietly = (exporter: SpanExporter, log: Logger): SpanExporter => {
   };
 };
 
-const processorOf = ({ endpoint, env, log }: OtlpOptions): BatchSpanProcessor => {
+const processorOf = ({ endpoint, env, log, clock }: OtlpOptions): BatchSpanProcessor => {
   const batch = numberOf(env["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"]);
   const queue = numberOf(env["OTEL_BSP_MAX_QUEUE_SIZE"]);
   const timeoutMs = numberOf(env["OTEL_BSP_EXPORT_TIMEOUT"]);
   const url = endpoint === null ? {} : { url: `${endpoint.replace(/\/+$/, "")}/v1/traces` };
   return new BatchSpanProcessor({
-    exporter: quietly(new OTLPTraceExporter(url), log),
+    exporter: quietly(new OTLPTraceExporter(url), clock, log),
     scheduledDelayMillis: numberOf(env["OTEL_BSP_SCHEDULE_DELAY"]) ?? TRACE_EXPORT_MS,
     ...(batch === undefined ? {} : { maxExportBatchSize: batch }),
     ...(queue === undefined ? {} : { maxQueueSize: queue }),
@@ -230,8 +246,8 @@ export const createOtlpTracer = (options: OtlpOptions): OtlpTracer => {
   if (protocol !== undefined && protocol !== "http/protobuf") {
     throw new Error(`OTEL_EXPORTER_OTLP_PROTOCOL is "${protocol}"; Hearth sends http/protobuf.`);
   }
-  const ids = new XRayIds();
-  const clock = new SpanClock();
+  const ids = new XRayIds(options.clock, options.ids);
+  const clock = new SpanClock(options.clock);
   const own = resourceFromAttributes({ "service.name": "hearth", "service.version": options.version });
   const provider = new TracerProvider({
     resource: defaultResource()
@@ -252,9 +268,9 @@ export const createOtlpTracer = (options: OtlpOptions): OtlpTracer => {
       return startSpan(tracer, clock, name, ROOT_CONTEXT, more);
     },
     [Symbol.asyncDispose]: async () => {
-      const late = AbortSignal.timeout(TRACE_FLUSH_MS_MAX);
-      const over = new Promise<void>((resolve) => late.addEventListener("abort", () => resolve()));
-      await Promise.race([provider.shutdown().catch(() => {}), over]);
+      const over = new AbortController();
+      await Promise.race([provider.shutdown().catch(() => {}), options.clock.sleep(TRACE_FLUSH_MS_MAX, over.signal)]);
+      over.abort();
     },
   };
 };

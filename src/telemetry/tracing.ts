@@ -18,7 +18,7 @@ export interface SpanOptions {
   readonly attributes?: Attributes;
   /** Other spans that this one has to do with. */
   readonly links?: readonly TraceContext[];
-  /** `performance.now()` of its start, when that was before now. */
+  /** When it began, on the monotonic clock, when that was before now. */
   readonly startedMs?: number;
 }
 

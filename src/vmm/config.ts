@@ -1,6 +1,8 @@
 import { existsSync, lstatSync, mkdirSync, readFileSync, statfsSync } from "node:fs";
 import { homedir } from "node:os";
 
+import { systemClock, type Clock } from "../lib/clock.ts";
+
 /**
  * `shared`: what guests have in common is in memory once, and a program is there at once. `copied`: no page of memory is
  * mapped by two guests, whose caches could tell one what the other runs.
@@ -9,6 +11,7 @@ export type DrivePages = "shared" | "copied";
 
 /** Where things are and how far they go. Everything has a default; `vmmOptions` fills in what is not given. */
 export interface VmmOptions {
+  readonly clock: Clock;
   /** The UML kernel. */
   readonly umlKernel: string;
   readonly bwrap: string;
@@ -85,6 +88,7 @@ const defaultScratchDir = (): string => {
 const defaultDrivesDir = (): string => defaultScratchDir().replace(/scratch$/, "drives");
 
 export const vmmOptions = (given: Partial<VmmOptions> = {}): VmmOptions => ({
+  clock: systemClock,
   umlKernel: `${repository}build/kernel/uml`,
   bwrap: "/usr/bin/bwrap",
   jailEnter: `${repository}build/native/jail-enter`,

@@ -8,13 +8,16 @@ import type { TraceContext } from "./trace.ts";
  * calls travel over HTTP. So every argument and result is plain data (and, where it says so, a stream).
  */
 
-/** Proof that a slot is ours until `expiresAtMs`; whoever holds it may invoke. */
+/**
+ * Proof that a slot is ours for a while; whoever holds it may invoke. How long is told as a duration, because the clocks
+ * of two machines have nothing in common: who gives it, who holds it and who obeys it each reckon by their own.
+ */
 export interface SlotLease {
   readonly leaseId: string;
   readonly slotId: string;
   readonly workerId: string;
-  /** Unix ms. */
-  readonly expiresAtMs: number;
+  /** How long it lasts from here on. Its holder takes off what has passed before it hands the lease on. */
+  readonly validMs: number;
   /** True when the slot was made for this reservation (its first invocation pays for init). */
   readonly cold: boolean;
 }
@@ -56,7 +59,6 @@ export interface PlacementDecision {
   /** Why this worker, for logs and traces. */
   readonly reason: string;
   readonly leaseId: string;
-  readonly expiresAtMs: number;
 }
 
 export interface PlacementApi {
@@ -68,8 +70,10 @@ export interface PlacementApi {
 /** What a worker says of itself with every heartbeat. */
 export interface WorkerReport {
   readonly workerId: string;
-  /** Unix ms on the worker. */
+  /** Unix ms on the worker, to be shown. */
   readonly atMs: number;
+  /** Placement's leases of the slots that it has taken within the last LEASE_MS: these slots are in this report. */
+  readonly placementLeases: readonly string[];
   readonly cpus: number;
   readonly memoryBytesTotal: number;
   readonly memoryBytesAvailable: number;

@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { VirtualClock } from "../lib/virtual-clock.ts";
+import { systemIds } from "../lib/ids.ts";
 import { seededRandom } from "../lib/random.ts";
 import { noTracer } from "../telemetry/tracing.ts";
 import { ServiceError } from "../wire/errors.ts";
@@ -20,11 +22,14 @@ const FUNCTIONS = 4;
 const WORKERS = 3;
 const ACCOUNT_CONCURRENCY = 12;
 
+/** `endsAtMs` is on the monotonic clock. */
+type HeldLease = SlotLease & { readonly endsAtMs: number };
+
 interface ModelSlot {
   readonly slotId: string;
   readonly workerId: string;
   readonly spec: FunctionSpec;
-  lease: SlotLease | null;
+  lease: HeldLease | null;
   retired: boolean;
   /** Order of its last release: the highest is the hottest. */
   releasedAt: number;
@@ -32,12 +37,12 @@ interface ModelSlot {
 
 class Run {
   readonly #random: () => number;
-  readonly #clock = { nowMs: 1_000_000 };
+  readonly #clock = new VirtualClock();
   readonly #workers = Array.from({ length: WORKERS }, (_, at) => new ListedWorker(`w${at}`));
   readonly #manager: WorkerManager;
   readonly #slots: Map<string, ModelSlot> = new Map();
   /** Leases of slots that died under them count until they are given back. */
-  readonly #orphans: Map<string, SlotLease & { readonly spec: FunctionSpec }> = new Map();
+  readonly #orphans: Map<string, HeldLease & { readonly spec: FunctionSpec }> = new Map();
   readonly #reserved: (number | null)[] = Array.from({ length: FUNCTIONS }, () => null);
   readonly #revisions: number[] = Array.from({ length: FUNCTIONS }, () => 0);
   #releases = 0;
@@ -46,13 +51,13 @@ class Run {
     this.#random = seededRandom(seed);
     this.#manager = new WorkerManager({
       placement: {
-        place: () =>
-          Promise.resolve({ workerId: `w${this.#below(WORKERS)}`, reason: "any", leaseId: "p", expiresAtMs: 0 }),
+        place: () => Promise.resolve({ workerId: `w${this.#below(WORKERS)}`, reason: "any", leaseId: "p" }),
         cancel: () => Promise.resolve(),
       },
       metrics: { reserve: () => {}, placement: () => {}, throttled: () => {} },
       tracer: noTracer,
-      nowMs: () => this.#clock.nowMs,
+      clock: this.#clock,
+      ids: systemIds,
       accountConcurrency: ACCOUNT_CONCURRENCY,
     });
   }
@@ -60,7 +65,7 @@ class Run {
   async run(): Promise<void> {
     for (const worker of this.#workers) await this.#manager.addWorker(worker);
     for (let step = 0; step < STEPS; step += 1) {
-      this.#clock.nowMs += this.#below(200);
+      this.#clock.pass(this.#below(200));
       await this.#step();
       await this.#check();
     }
@@ -117,9 +122,10 @@ class Run {
     const spec = this.#spec(index);
     const expected = this.#limit(index);
     const request = { spec, requestId: "r", reservedConcurrency: this.#reserved[index] ?? null, trace: null };
-    let lease: SlotLease;
+    let lease: HeldLease;
     try {
-      lease = await this.#manager.reserve(request);
+      const given = await this.#manager.reserve(request);
+      lease = { ...given, endsAtMs: this.#clock.monotonicMs() + given.validMs };
     } catch (error) {
       assert.ok(error instanceof ServiceError);
       assert.equal(error.members["Reason"], expected);
@@ -179,13 +185,13 @@ class Run {
 
   /** Time passes; leases that are over end with their slots. */
   async #expire(): Promise<void> {
-    this.#clock.nowMs += this.#below(20_000);
+    this.#clock.pass(this.#below(20_000));
     await this.#manager.sweep();
     for (const slot of this.#slots.values()) {
-      if (slot.lease !== null && slot.lease.expiresAtMs < this.#clock.nowMs) this.#slots.delete(slot.slotId);
+      if (slot.lease !== null && slot.lease.endsAtMs < this.#clock.monotonicMs()) this.#slots.delete(slot.slotId);
     }
     for (const lease of this.#orphans.values()) {
-      if (lease.expiresAtMs < this.#clock.nowMs) this.#orphans.delete(lease.leaseId);
+      if (lease.endsAtMs < this.#clock.monotonicMs()) this.#orphans.delete(lease.leaseId);
     }
   }
 
@@ -257,13 +263,14 @@ test("reservations, releases and deaths at the same moment never give one slot t
       // A decision that takes a while, so that others come in between.
       place: async () => {
         for (let turns = Math.floor(random() * 4); turns > 0; turns -= 1) await Promise.resolve();
-        return { workerId: "w0", reason: "only one", leaseId: "p", expiresAtMs: 0 };
+        return { workerId: "w0", reason: "only one", leaseId: "p" };
       },
       cancel: () => Promise.resolve(),
     },
     metrics: { reserve: () => {}, placement: () => {}, throttled: () => {} },
     tracer: noTracer,
-    nowMs: () => 0,
+    clock: new VirtualClock(),
+    ids: systemIds,
     accountConcurrency: 60,
   });
   await manager.addWorker(worker);

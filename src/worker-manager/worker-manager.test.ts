@@ -1,5 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { VirtualClock } from "../lib/virtual-clock.ts";
+import { systemIds } from "../lib/ids.ts";
 import { noTracer } from "../telemetry/tracing.ts";
 import { ServiceError } from "../wire/errors.ts";
 import type { FunctionSpec } from "../wire/function.ts";
@@ -10,15 +12,16 @@ import { WorkerManager } from "./worker-manager.ts";
 
 const fleet = async (options: { accountConcurrency?: number } = {}) => {
   const worker = new ListedWorker("w1");
-  const clock = { nowMs: 1_000_000 };
+  const clock = new VirtualClock();
   const manager = new WorkerManager({
     placement: {
-      place: () => Promise.resolve({ workerId: "w1", reason: "only one", leaseId: "p", expiresAtMs: 0 }),
+      place: () => Promise.resolve({ workerId: "w1", reason: "only one", leaseId: "p" }),
       cancel: () => Promise.resolve(),
     },
     metrics: { reserve: () => {}, placement: () => {}, throttled: () => {} },
     tracer: noTracer,
-    nowMs: () => clock.nowMs,
+    clock,
+    ids: systemIds,
     accountConcurrency: options.accountConcurrency ?? 1_000,
   });
   await manager.addWorker(worker);
@@ -89,7 +92,7 @@ test("a function grows by so many environments and no faster", async () => {
   const { manager, clock } = await fleet({ accountConcurrency: 10_000 });
   for (let made = 0; made < SCALING_ENVIRONMENTS; made += 1) await manager.reserve(request(specOf("f")));
   await assert.rejects(manager.reserve(request(specOf("f"))), throttledWith("FunctionInvocationRateLimitExceeded"));
-  clock.nowMs += 100;
+  clock.pass(100);
   await manager.reserve(request(specOf("f")));
 });
 
@@ -137,7 +140,7 @@ test("a manager that starts anew learns the slots from the workers", async () =>
 test("a lease that nobody gives back ends, and its slot with it", async () => {
   const { manager, worker, clock } = await fleet();
   const lease = await manager.reserve(request(specOf("f")));
-  clock.nowMs = lease.expiresAtMs + 1;
+  clock.pass(lease.validMs + 1);
   await manager.sweep();
   assert.deepEqual(worker.ended, [[lease.slotId, "broken"]]);
   assert.equal((await manager.concurrency()).account, 0);

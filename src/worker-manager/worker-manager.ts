@@ -1,4 +1,5 @@
-import { randomUUID } from "node:crypto";
+import type { Clock } from "../lib/clock.ts";
+import type { Ids } from "../lib/ids.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { traced } from "../telemetry/tracing.ts";
 import type { Tracer } from "../telemetry/tracing.ts";
@@ -25,7 +26,8 @@ export interface WorkerManagerOptions {
   readonly placement: PlacementApi;
   readonly metrics: Pick<Metrics, "reserve" | "placement" | "throttled">;
   readonly tracer: Tracer;
-  readonly nowMs: () => number;
+  readonly clock: Clock;
+  readonly ids: Ids;
   /** Concurrent executions of the whole account. */
   readonly accountConcurrency: number;
 }
@@ -41,6 +43,7 @@ interface KnownSlot {
 
 interface Lease {
   readonly slot: KnownSlot;
+  /** On the monotonic clock. */
   readonly expiresAtMs: number;
 }
 
@@ -79,15 +82,15 @@ export class WorkerManager implements WorkerManagerApi {
   }
 
   async reserve(request: ReserveRequest): Promise<SlotLease> {
-    const startedMs = performance.now();
+    const { clock, metrics } = this.#options;
+    const startedMs = clock.monotonicMs();
     try {
       const lease = await this.#reserve(request);
-      this.#options.metrics.reserve(performance.now() - startedMs, lease.cold ? "cold" : "warm");
+      metrics.reserve(clock.monotonicMs() - startedMs, lease.cold ? "cold" : "warm");
       return lease;
     } catch (error) {
-      const { metrics } = this.#options;
       const reason = error instanceof ServiceError && error.status === 429 ? error.members["Reason"] : undefined;
-      metrics.reserve(performance.now() - startedMs, reason === undefined ? "failed" : "throttled");
+      metrics.reserve(clock.monotonicMs() - startedMs, reason === undefined ? "failed" : "throttled");
       // Only `throttled` makes such an error, and gives it no other reasons.
       if (reason !== undefined) metrics.throttled(reason as ThrottleReason);
       throw error;
@@ -124,7 +127,7 @@ export class WorkerManager implements WorkerManagerApi {
 
   /** Ends leases whose holder went away without a release. Called now and then by who runs the manager. */
   async sweep(): Promise<void> {
-    const nowMs = this.#options.nowMs();
+    const nowMs = this.#options.clock.monotonicMs();
     // A rate that has filled up again says no more than none.
     for (const [arn, rate] of this.#rates) if (rate.isFull(nowMs)) this.#rates.delete(arn);
     const expired = [...this.#leases].filter(([, lease]) => lease.expiresAtMs < nowMs);
@@ -153,13 +156,14 @@ export class WorkerManager implements WorkerManagerApi {
   }
 
   async #grow(spec: FunctionSpec, trace: TraceContext | null): Promise<SlotLease> {
-    const nowMs = this.#options.nowMs();
+    const { clock, ids } = this.#options;
+    const nowMs = clock.monotonicMs();
     const rate = this.#rates.get(spec.functionArn) ?? new ScalingRate(nowMs);
     this.#rates.set(spec.functionArn, rate);
     if (!rate.take(nowMs)) throw throttled("FunctionInvocationRateLimitExceeded");
     const key = functionKey(spec);
     const slot: KnownSlot = {
-      slotId: randomUUID().replaceAll("-", ""),
+      slotId: ids.uuid().replaceAll("-", ""),
       workerId: "",
       functionKey: key,
       functionArn: spec.functionArn,
@@ -168,13 +172,14 @@ export class WorkerManager implements WorkerManagerApi {
     };
     // The lease counts from here, before anything is awaited: two reservations never see the same room.
     const lease = this.#lease(slot, spec, true);
+    const expiresAtMs = nowMs + lease.validMs;
     try {
       const { workerId, leaseId: placementLeaseId } = await this.#place(spec, trace);
       const worker = this.#workers.get(workerId);
       if (worker === undefined) throw serviceFailure(`Placement chose worker ${workerId}, which is not known`);
       const placed = { ...slot, workerId };
       this.#slots.set(slot.slotId, placed);
-      this.#leases.set(lease.leaseId, { slot: placed, expiresAtMs: lease.expiresAtMs });
+      this.#leases.set(lease.leaseId, { slot: placed, expiresAtMs });
       try {
         await worker.createSlot({ slotId: slot.slotId, spec, placementLeaseId, trace });
       } catch (error) {
@@ -184,30 +189,31 @@ export class WorkerManager implements WorkerManagerApi {
       return { ...lease, workerId };
     } catch (error) {
       this.#slots.delete(slot.slotId);
-      this.#endLease(lease.leaseId, { slot, expiresAtMs: lease.expiresAtMs });
+      this.#endLease(lease.leaseId, { slot, expiresAtMs });
       throw error;
     }
   }
 
   #place({ functionArn, memoryMb }: FunctionSpec, trace: TraceContext | null): Promise<PlacementDecision> {
-    const { placement, metrics, tracer } = this.#options;
+    const { placement, metrics, tracer, clock } = this.#options;
     return traced(tracer.start("place", trace), async (span) => {
-      const startedMs = performance.now();
+      const startedMs = clock.monotonicMs();
       const decision = await placement.place({ functionArn, memoryMb });
-      metrics.placement(performance.now() - startedMs);
+      metrics.placement(clock.monotonicMs() - startedMs);
       span.set({ "hearth.worker": decision.workerId, "hearth.reason": decision.reason });
       return decision;
     });
   }
 
   #lease(slot: KnownSlot, spec: FunctionSpec, cold: boolean): SlotLease {
-    const leaseId = randomUUID();
-    const expiresAtMs = this.#options.nowMs() + INIT_TIMEOUT_MS + spec.timeoutMs + DEADLINE_GRACE_MS + LEASE_MS;
-    this.#leases.set(leaseId, { slot, expiresAtMs });
+    const { clock, ids } = this.#options;
+    const leaseId = ids.uuid();
+    const validMs = INIT_TIMEOUT_MS + spec.timeoutMs + DEADLINE_GRACE_MS + LEASE_MS;
+    this.#leases.set(leaseId, { slot, expiresAtMs: clock.monotonicMs() + validMs });
     this.#leaseOf.set(slot.slotId, leaseId);
     this.#running.set(slot.functionArn, (this.#running.get(slot.functionArn) ?? 0) + 1);
     this.#reserved.count(slot.functionArn, 1);
-    return { leaseId, slotId: slot.slotId, workerId: slot.workerId, expiresAtMs, cold };
+    return { leaseId, slotId: slot.slotId, workerId: slot.workerId, validMs, cold };
   }
 
   #endLease(leaseId: string, lease: Lease): void {

@@ -1,3 +1,4 @@
+import type { Clock } from "../lib/clock.ts";
 import type { CpuShare, Drive, GuestDevice, Hypervisor, MicroVm } from "../vmm/microvm.ts";
 import { BOOT_TIMEOUT_MS, EPHEMERAL_MB_DEFAULT } from "../wire/limits.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
@@ -18,6 +19,7 @@ export interface BootedMicroVm extends AsyncDisposable {
 }
 
 export interface BootOptions {
+  readonly clock: Clock;
   readonly hypervisor: Hypervisor;
   /** The base image. */
   readonly root: Drive;
@@ -50,7 +52,8 @@ export const bootMicroVm = async (
   images: readonly string[] = [],
   wanted: Promise<void> = WANTED,
 ): Promise<BootedMicroVm> => {
-  const startedMs = performance.now();
+  const { clock } = options;
+  const startedMs = clock.monotonicMs();
   const unique = [...new Set(images)];
   const vm = await options.hypervisor.spawn({
     id,
@@ -64,8 +67,8 @@ export const bootMicroVm = async (
   });
   void wanted.then(() => vm.setCpuShare(URGENT));
   try {
-    const link = await shimOf(vm);
-    const bootMs = performance.now() - startedMs;
+    const link = await shimOf(clock, vm);
+    const bootMs = clock.monotonicMs() - startedMs;
     vm.setBusy(false);
     const drives = new Map(unique.map((path, index) => [path, vm.deviceOf(index + 1)]));
     return {
@@ -84,10 +87,10 @@ export const bootMicroVm = async (
 };
 
 /** Waits for the guest's shim to connect and say hello. */
-const shimOf = (vm: MicroVm): Promise<ShimLink> => {
+const shimOf = (clock: Clock, vm: MicroVm): Promise<ShimLink> => {
   const { promise, resolve, reject } = Promise.withResolvers<ShimLink>();
   const fail = (why: string): void => reject(new BootError(`microVM ${vm.id} did not come up: ${why}`));
-  const timer = setTimeout(() => fail(`no hello from its shim within ${BOOT_TIMEOUT_MS} ms`), BOOT_TIMEOUT_MS);
+  const timer = clock.after(BOOT_TIMEOUT_MS, () => fail(`no hello from its shim within ${BOOT_TIMEOUT_MS} ms`));
   void vm.exited.then((exit) => fail(exit.detail));
   let connected = false;
   vm.listen(SHIM_PORT, (stream) => {
@@ -111,5 +114,5 @@ const shimOf = (vm: MicroVm): Promise<ShimLink> => {
       closed: fail,
     });
   });
-  return promise.finally(() => clearTimeout(timer));
+  return promise.finally(() => timer[Symbol.dispose]());
 };

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { mock, test } from "node:test";
-import { setImmediate as turn } from "node:timers/promises";
+import { test } from "node:test";
+import { VirtualClock } from "../lib/virtual-clock.ts";
 import {
   FREEZE_AFTER_IDLE_MS,
   FREEZE_AFTER_IDLE_MS_MAX,
@@ -10,16 +10,12 @@ import {
 } from "../wire/limits.ts";
 import { Freezer } from "./freezer.ts";
 
-const pass = async (ms: number): Promise<void> => {
-  mock.timers.tick(ms);
-  for (let turns = 0; turns < 5; turns += 1) await turn();
-};
-
 /** A freezer on a clock of the test's own, over a guest that takes what `memory` says. */
 const frozen = (memory: () => number | Promise<number>) => {
-  mock.timers.enable({ apis: ["setTimeout"] });
+  const clock = new VirtualClock();
   const did: string[] = [];
   const freezer = new Freezer({
+    clock,
     vm: {
       pause: () => Promise.resolve(void did.push("pause")),
       resume: () => Promise.resolve(void did.push("resume")),
@@ -27,15 +23,15 @@ const frozen = (memory: () => number | Promise<number>) => {
     memoryBytes: async () => memory(),
     onError: (error) => assert.fail(String(error)),
   });
-  return { freezer, did, [Symbol.dispose]: () => mock.timers.reset() };
+  return { freezer, did, pass: (ms: number) => clock.advance(ms) };
 };
 
 test("a guest that is idle is frozen after a moment, and thawed before it is used", async () => {
-  using made = frozen(() => 1);
+  const made = frozen(() => 1);
   made.freezer.idle();
-  await pass(FREEZE_AFTER_IDLE_MS - 1);
+  await made.pass(FREEZE_AFTER_IDLE_MS - 1);
   assert.deepEqual(made.did, []);
-  await pass(1);
+  await made.pass(1);
   assert.deepEqual(made.did, ["pause"]);
   assert.equal(made.freezer.frozen, true);
   await made.freezer.wake();
@@ -45,30 +41,30 @@ test("a guest that is idle is frozen after a moment, and thawed before it is use
 
 test("one that took much is frozen once its memory has come back", async () => {
   let bytes = 10 * FREEZE_GROWTH_BYTES;
-  using made = frozen(() => bytes);
+  const made = frozen(() => bytes);
   made.freezer.idle();
-  await pass(FREEZE_AFTER_IDLE_MS);
+  await made.pass(FREEZE_AFTER_IDLE_MS);
   for (let looks = 0; looks < 5; looks += 1) {
     bytes -= FREEZE_FALL_BYTES;
-    await pass(FREEZE_LOOK_MS);
+    await made.pass(FREEZE_LOOK_MS);
     assert.deepEqual(made.did, [], `frozen at look ${looks}`);
   }
-  await pass(FREEZE_LOOK_MS);
+  await made.pass(FREEZE_LOOK_MS);
   assert.deepEqual(made.did, ["pause"]);
   // As much as when it was frozen: it is not waited for again.
   await made.freezer.wake();
   made.freezer.idle();
-  await pass(FREEZE_AFTER_IDLE_MS);
+  await made.pass(FREEZE_AFTER_IDLE_MS);
   assert.deepEqual(made.did, ["pause", "resume", "pause"]);
 });
 
 test("one that never has enough is frozen all the same", async () => {
   let bytes = Number.MAX_SAFE_INTEGER;
-  using made = frozen(() => (bytes -= 2 * FREEZE_FALL_BYTES));
+  const made = frozen(() => (bytes -= 2 * FREEZE_FALL_BYTES));
   made.freezer.idle();
-  await pass(FREEZE_AFTER_IDLE_MS);
+  await made.pass(FREEZE_AFTER_IDLE_MS);
   for (let ms = FREEZE_AFTER_IDLE_MS; ms < FREEZE_AFTER_IDLE_MS_MAX; ms += FREEZE_LOOK_MS) {
-    await pass(FREEZE_LOOK_MS);
+    await made.pass(FREEZE_LOOK_MS);
   }
   assert.deepEqual(made.did, ["pause"]);
 });
@@ -76,19 +72,19 @@ test("one that never has enough is frozen all the same", async () => {
 test("one that is used while it is looked at is not frozen", async () => {
   const measured = [Promise.withResolvers<number>(), Promise.withResolvers<number>()];
   let looks = 0;
-  using made = frozen(() => measured[looks++]?.promise ?? 0);
+  const made = frozen(() => measured[looks++]?.promise ?? 0);
   made.freezer.idle();
-  await pass(FREEZE_AFTER_IDLE_MS);
+  await made.pass(FREEZE_AFTER_IDLE_MS);
   assert.equal(looks, 1);
   await made.freezer.wake();
   // Idle again already when the first look ends: the time counts from here.
   made.freezer.idle();
   measured[0]?.resolve(1);
-  await pass(FREEZE_AFTER_IDLE_MS - 1);
+  await made.pass(FREEZE_AFTER_IDLE_MS - 1);
   assert.deepEqual(made.did, []);
-  await pass(1);
+  await made.pass(1);
   measured[1]?.resolve(1);
-  await pass(0);
+  await made.pass(0);
   assert.deepEqual(made.did, ["pause"]);
   made.freezer.close();
 });

@@ -1,3 +1,4 @@
+import type { Clock, Timer } from "../lib/clock.ts";
 import type { MicroVm } from "../vmm/microvm.ts";
 import {
   FREEZE_AFTER_IDLE_MS,
@@ -8,6 +9,7 @@ import {
 } from "../wire/limits.ts";
 
 export interface FreezerParts {
+  readonly clock: Clock;
   readonly vm: Pick<MicroVm, "pause" | "resume">;
   /** Measures the host memory that the microVM takes. Must not reject. */
   readonly memoryBytes: () => Promise<number>;
@@ -21,7 +23,7 @@ export interface FreezerParts {
  */
 export class Freezer {
   readonly #parts: FreezerParts;
-  #timer: NodeJS.Timeout | null = null;
+  #timer: Timer | null = null;
   /** Counts the times that it was idle, so that a look that took long knows whether it still is. */
   #idleTime = 0;
   #isIdle = false;
@@ -57,12 +59,12 @@ export class Freezer {
 
   close(): void {
     this.#isIdle = false;
-    if (this.#timer !== null) clearTimeout(this.#timer);
+    this.#timer?.[Symbol.dispose]();
     this.#timer = null;
   }
 
   #wait(ms: number, waitedMs: number, bytesBefore: number | null): void {
-    this.#timer = setTimeout(() => void this.#look(waitedMs + ms, bytesBefore), ms);
+    this.#timer = this.#parts.clock.after(ms, () => this.#look(waitedMs + ms, bytesBefore));
   }
 
   async #look(waitedMs: number, bytesBefore: number | null): Promise<void> {

@@ -1,5 +1,6 @@
 import { readFile, statfs } from "node:fs/promises";
 import { availableParallelism } from "node:os";
+import type { Clock } from "../lib/clock.ts";
 import { HOST_LOAD_MS_MIN } from "../wire/limits.ts";
 import type { WorkerReport } from "../wire/roles.ts";
 
@@ -46,18 +47,20 @@ const clamp = (share: number): number => Math.min(1, Math.max(0, share));
 /** How much of a host is in use besides its memory, measured between one call and the next. */
 export class HostLoad {
   readonly #storagePath: string;
+  readonly #clock: Clock;
   #last: Counters | null = null;
   #shares: HostShares = { cpuShare: 0, networkShare: 0, storageBytesTotal: 0, storageBytesAvailable: 0 };
 
   /** `storagePath` is on the file system whose room counts. */
-  constructor(storagePath: string) {
+  constructor(storagePath: string, clock: Clock) {
     this.#storagePath = storagePath;
+    this.#clock = clock;
   }
 
   /** Never rejects: what cannot be read keeps its last value. */
   async read(): Promise<HostShares> {
     const last = this.#last;
-    const atMs = performance.now();
+    const atMs = this.#clock.monotonicMs();
     if (last !== null && atMs - last.atMs < HOST_LOAD_MS_MIN) return this.#shares;
     const [stat, dev, storage] = await Promise.all([
       readFile("/proc/stat", "utf8").catch(() => ""),

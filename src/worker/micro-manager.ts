@@ -1,6 +1,7 @@
-import { randomUUID } from "node:crypto";
 import { availableParallelism } from "node:os";
-import { setImmediate as turn } from "node:timers/promises";
+import { nextTurn } from "../lib/clock.ts";
+import type { Timer } from "../lib/clock.ts";
+import type { Ids } from "../lib/ids.ts";
 import { serviceFailure, slotGone } from "../wire/errors.ts";
 import { unavailable } from "../wire/exhaustion.ts";
 import { functionGroup } from "../wire/function.ts";
@@ -8,6 +9,7 @@ import type { FunctionSpec } from "../wire/function.ts";
 import type { InvocationRequest, InvocationResult, InvocationStream } from "../wire/invocation.ts";
 import {
   FUNCTION_GROUPS,
+  LEASE_MS,
   PAYLOAD_BYTES_MAX,
   POOL_MEMORY_SHARE,
   RESPONSE_STREAM_BYTES_MAX,
@@ -37,7 +39,8 @@ import { mayTakePrepared, Slot } from "./slot.ts";
 import type { SlotServices } from "./slot.ts";
 
 export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "changed"> {
-  readonly boot: BootOptions;
+  readonly ids: Ids;
+  readonly boot: Omit<BootOptions, "clock">;
   /** Most slots at once. */
   readonly slotsMax: number;
   /** Nominal memory of all slots together, in MB. */
@@ -66,9 +69,11 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   readonly #pool: MicroVmPool;
   readonly #hostLoad: HostLoad;
   readonly #slots: Map<string, Slot> = new Map();
+  /** Placement's leases of slots taken lately, oldest first, with the monotonic time at which each was. */
+  readonly #placementLeases: Map<string, number> = new Map();
   readonly #listeners: Set<(slot: SlotInfo) => void> = new Set();
   readonly #finishing: Set<Promise<void>> = new Set();
-  readonly #sweep: NodeJS.Timeout;
+  readonly #sweep: Timer;
   readonly #memory: MemoryKeeper;
   #draining = false;
   #measuredAtMs = Number.NEGATIVE_INFINITY;
@@ -77,8 +82,9 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   constructor(options: MicroManagerOptions) {
     this.#options = options;
     this.workerId = options.workerId;
-    this.#hostLoad = new HostLoad(options.storagePath);
+    this.#hostLoad = new HostLoad(options.storagePath, options.clock);
     this.#pool = new MicroVmPool({
+      clock: options.clock,
       boot: (memoryMib, images) => this.#boot(memoryMib, images),
       make: (key, wanted) => this.#make(key, wanted),
       floor: options.poolFloor,
@@ -87,6 +93,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       onError: (error) => options.warn("a microVM for the pool did not boot", error),
     });
     this.#memory = new MemoryKeeper({
+      clock: options.clock,
       read: options.memory,
       group: options.memoryGroup,
       pool: this.#pool,
@@ -101,19 +108,20 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     for (const memoryMb of options.warmMemoryMb) {
       this.#pool.expect({ memoryMib: guestMemoryMib(memoryMb), runtime: null });
     }
-    this.#sweep = setInterval(() => this.#sweepSlots(), SLOT_SWEEP_MS);
-    this.#sweep.unref();
+    this.#sweep = options.clock.every(SLOT_SWEEP_MS, () => this.#sweepSlots());
   }
 
   createSlot(request: {
     readonly slotId: string;
     readonly spec: FunctionSpec;
+    readonly placementLeaseId: string;
     readonly trace: TraceContext | null;
   }): Promise<SlotInfo> {
     if (this.#draining) throw serviceFailure(`worker ${this.workerId} is draining and takes no new slots`);
     this.#makeRoom(request.spec.memoryMb);
     const slot = new Slot(request.slotId, request.spec, this.#services);
     this.#slots.set(slot.id, slot);
+    this.#placementLeases.set(request.placementLeaseId, this.#options.clock.monotonicMs());
     this.#finish(slot.start(request.trace));
     return Promise.resolve(slot.info);
   }
@@ -143,7 +151,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
 
   /** Slots with what they take of the host, measured within the last SLOTS_MEASURE_MS. */
   async measureSlots(): Promise<readonly SlotInfo[]> {
-    const nowMs = performance.now();
+    const nowMs = this.#options.clock.monotonicMs();
     if (nowMs - this.#measuredAtMs > SLOTS_MEASURE_MS) {
       this.#measuredAtMs = nowMs;
       this.#measuring = this.#measureAll();
@@ -157,7 +165,8 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     const memory = await this.#memory.read();
     return {
       workerId: this.workerId,
-      atMs: this.#options.nowMs(),
+      atMs: this.#options.clock.wallMs(),
+      placementLeases: this.#freshPlacementLeases(),
       cpus: availableParallelism(),
       memoryBytesTotal: memory.totalBytes,
       memoryBytesAvailable: memory.availableBytes,
@@ -191,7 +200,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   /** Ends every slot and the pool. Running invocations fail. */
   async [Symbol.asyncDispose](): Promise<void> {
     this.#draining = true;
-    clearInterval(this.#sweep);
+    this.#sweep[Symbol.dispose]();
     this.#memory[Symbol.dispose]();
     await Promise.all([...this.#slots.values()].map((slot) => slot.end("drain")));
     await this.#pool[Symbol.asyncDispose]();
@@ -203,21 +212,32 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     const slots = [...this.#slots.values()];
     while (slots.length > 0) {
       await Promise.all(slots.splice(0, SLOTS_MEASURED_AT_ONCE).map((slot) => slot.measure()));
-      await turn();
+      await nextTurn(this.#options.clock);
     }
+  }
+
+  /** Those of the last LEASE_MS: longer ago Placement has let go of them by itself. */
+  #freshPlacementLeases(): readonly string[] {
+    const oldestMs = this.#options.clock.monotonicMs() - LEASE_MS;
+    for (const [leaseId, takenAtMs] of this.#placementLeases) {
+      if (takenAtMs >= oldestMs) break;
+      this.#placementLeases.delete(leaseId);
+    }
+    return [...this.#placementLeases.keys()];
   }
 
   #leased(lease: SlotLease): Slot {
     const slot = this.#slots.get(lease.slotId);
     if (slot === undefined) throw slotGone(`slot ${lease.slotId} is gone from worker ${this.workerId}`);
-    if (this.#options.nowMs() > lease.expiresAtMs) throw slotGone(`the lease on slot ${lease.slotId} has expired`);
+    if (lease.validMs <= 0) throw slotGone(`the lease on slot ${lease.slotId} has expired`);
     return slot;
   }
 
   async #boot(memoryMib: number, images: readonly string[], wanted: Promise<void> = WANTED): Promise<BootedMicroVm> {
-    const id = `vm-${randomUUID().slice(0, 13)}`;
+    const id = `vm-${this.#options.ids.uuid().slice(0, 13)}`;
     try {
-      const booted = await bootMicroVm(this.#options.boot, id, memoryMib, images, wanted);
+      const { boot, clock } = this.#options;
+      const booted = await bootMicroVm({ ...boot, clock }, id, memoryMib, images, wanted);
       this.#options.metrics.boot(booted.bootMs, "ready");
       return booted;
     } catch (error) {
@@ -231,7 +251,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     if (runtime === null) return this.#boot(memoryMib, [], wanted);
     // The region is in nothing that the runtime gets before its function.
     const image = this.#options.runtime(runtime, "");
-    return prepareRuntime(await this.#boot(memoryMib, image.drives, wanted), runtime, image);
+    return prepareRuntime(this.#options.clock, await this.#boot(memoryMib, image.drives, wanted), runtime, image);
   }
 
   async #microVm(spec: FunctionSpec, images: readonly string[]): Promise<Taken> {
@@ -298,17 +318,15 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   }
 
   #idleSlots(): Slot[] {
-    return [...this.#slots.values()]
-      .filter((slot) => slot.info.state === "Idle")
-      .sort((a, b) => a.info.since - b.info.since);
+    return [...this.#slots.values()].filter((slot) => slot.info.state === "Idle").sort((a, b) => a.sinceMs - b.sinceMs);
   }
 
   /** Ends what has been idle or has lived too long. */
   #sweepSlots(): void {
-    const nowMs = this.#options.nowMs();
+    const nowMs = this.#options.clock.monotonicMs();
     for (const slot of this.#idleSlots()) {
-      if (nowMs - slot.info.since > this.#options.slotIdleMs) void slot.end("idle");
-      else if (nowMs - slot.createdAtMs > SLOT_AGE_MS_MAX) void slot.end("age");
+      if (nowMs - slot.sinceMs > this.#options.slotIdleMs) void slot.end("idle");
+      else if (nowMs - slot.madeAtMs > SLOT_AGE_MS_MAX) void slot.end("age");
     }
   }
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
-import { setImmediate as turn, setTimeout as sleep } from "node:timers/promises";
 import { test } from "node:test";
+import { VirtualClock } from "../lib/virtual-clock.ts";
 import type { MicroVmExit } from "../vmm/microvm.ts";
 import { AFTER_ANSWER_MS, POOL_KEEP_MS, POOL_SHRINK_MS } from "../wire/limits.ts";
 import type { BootedMicroVm } from "./booted.ts";
@@ -43,30 +43,25 @@ const yard = () => {
     made.push(`booted ${memoryMib} ${images.join(" ")}`);
     return Promise.resolve(one(memoryMib, null));
   };
-  const clock = { nowMs: 0 };
-  const pool = (options: Partial<PoolOptions> = {}): MicroVmPool =>
-    new MicroVmPool({ make, boot, nowMs: () => clock.nowMs, ...options });
-  return { alive, made, make, clock, pool };
+  const clock = new VirtualClock();
+  const pool = (options: Partial<PoolOptions> = {}): MicroVmPool => new MicroVmPool({ make, boot, clock, ...options });
+  /** Time for what was put off, and what comes of it. */
+  const idle = (): Promise<void> => clock.advance(AFTER_ANSWER_MS);
+  /** Takes one and is done with it at once, so that the pool refills. */
+  const use = async (from: MicroVmPool, request: PoolRequest): Promise<Taken> => {
+    const taken = await from.take(request);
+    taken.settled();
+    await idle();
+    return taken;
+  };
+  return { alive, made, make, clock, pool, idle, use };
 };
 
 const ofSize = (memoryMib: number): PoolRequest => ({ memoryMib, runtime: null, images: ["code"] });
 const ofRuntime = (runtime: string, memoryMib = 192): PoolRequest => ({ memoryMib, runtime, images: ["code"] });
 
-const idle = async (): Promise<void> => {
-  await sleep(AFTER_ANSWER_MS + 1);
-  for (let turns = 0; turns < 20; turns += 1) await turn();
-};
-
-/** Takes one and is done with it at once, so that the pool refills. */
-const use = async (pool: MicroVmPool, request: PoolRequest): Promise<Taken> => {
-  const taken = await pool.take(request);
-  taken.settled();
-  await idle();
-  return taken;
-};
-
 test("what is in demand is kept at the floor, each size and runtime for itself", async () => {
-  const { alive, pool } = yard();
+  const { alive, pool, use } = yard();
   await using kept = pool({ floor: 2 });
   assert.equal((await use(kept, ofSize(192))).result, "none");
   assert.deepEqual(kept.ready, { bare: 2, prepared: 0 });
@@ -83,7 +78,7 @@ test("what is in demand is kept at the floor, each size and runtime for itself",
 });
 
 test("nothing is made while somebody who took one is not served yet", async () => {
-  const { made, pool } = yard();
+  const { made, pool, idle } = yard();
   await using kept = pool({ floor: 1 });
   const first = await kept.take(ofSize(192));
   const second = await kept.take(ofSize(192));
@@ -97,7 +92,7 @@ test("nothing is made while somebody who took one is not served yet", async () =
 });
 
 test("who finds nothing ready gets what is on its way", async () => {
-  const { make, made, pool } = yard();
+  const { make, made, pool, idle } = yard();
   const gate = Promise.withResolvers<void>();
   let isWanted = false;
   const slowly = async (key: ShelfKey, wanted: Promise<void>): Promise<BootedMicroVm> => {
@@ -120,9 +115,9 @@ test("who finds nothing ready gets what is on its way", async () => {
 });
 
 test("demand raises what is kept, and it shrinks and goes when the demand is over", async () => {
-  const { clock, make, pool } = yard();
+  const { clock, make, pool, use } = yard();
   const slowly = async (key: ShelfKey): Promise<BootedMicroVm> => {
-    clock.nowMs += 100;
+    clock.pass(100);
     return make(key);
   };
   await using kept = pool({ floor: 1, make: slowly });
@@ -130,19 +125,19 @@ test("demand raises what is kept, and it shrinks and goes when the demand is ove
   // One every 100 ms, and each takes as long: λ·W is about 1.
   const { bare } = kept.ready;
   assert.ok(bare > 1 && bare < 5, `${bare} ready`);
-  clock.nowMs += POOL_SHRINK_MS + 1;
+  clock.pass(POOL_SHRINK_MS + 1);
   kept.sweep();
   assert.equal(kept.ready.bare, 1);
-  clock.nowMs += POOL_KEEP_MS + 1;
+  clock.pass(POOL_KEEP_MS + 1);
   kept.sweep();
   assert.equal(kept.ready.bare, 0);
 });
 
 test("all together stay under the maximum, and what is asked for pushes out what is not", async () => {
-  const { clock, pool } = yard();
+  const { clock, pool, idle, use } = yard();
   await using kept = pool({ floor: 2, max: 3 });
   for (const memoryMib of [192, 256, 512]) {
-    clock.nowMs += 1;
+    clock.pass(1);
     kept.expect({ memoryMib, runtime: null });
     await idle();
   }
@@ -152,7 +147,7 @@ test("all together stay under the maximum, and what is asked for pushes out what
 });
 
 test("memory bounds it too", async () => {
-  const { pool } = yard();
+  const { pool, idle } = yard();
   await using kept = pool({ floor: 8, memoryBytesMax: 200 * MIB });
   kept.expect({ memoryMib: 192, runtime: "a" });
   await idle();
@@ -160,7 +155,7 @@ test("memory bounds it too", async () => {
 });
 
 test("when memory is short those that take most go first", async () => {
-  const { pool } = yard();
+  const { pool, idle } = yard();
   await using kept = pool({ floor: 2 });
   kept.expect({ memoryMib: 192, runtime: null });
   kept.expect({ memoryMib: 192, runtime: "a" });
@@ -174,7 +169,7 @@ test("when memory is short those that take most go first", async () => {
 });
 
 test("while memory is short nothing is made ahead, and what is asked for still is", async () => {
-  const { made, pool } = yard();
+  const { made, pool, idle, use } = yard();
   let mayMake = false;
   await using kept = pool({ floor: 2, mayMake: () => mayMake });
   kept.expect({ memoryMib: 192, runtime: null });
@@ -187,7 +182,7 @@ test("while memory is short nothing is made ahead, and what is asked for still i
 });
 
 test("a floor of 0 makes nothing ahead", async () => {
-  const { made, pool } = yard();
+  const { made, pool, use } = yard();
   await using kept = pool({ floor: 0 });
   kept.expect({ memoryMib: 192, runtime: null });
   await use(kept, ofSize(192));
@@ -195,7 +190,7 @@ test("a floor of 0 makes nothing ahead", async () => {
 });
 
 test("a microVM that dies in the pool is never given out", async () => {
-  const { alive, pool } = yard();
+  const { alive, pool, idle } = yard();
   await using kept = pool({ floor: 1 });
   kept.expect({ memoryMib: 192, runtime: null });
   await idle();
@@ -208,7 +203,7 @@ test("a microVM that dies in the pool is never given out", async () => {
 });
 
 test("closing ends everything in it, also what is still being made", async () => {
-  const { alive, make, pool } = yard();
+  const { alive, make, pool, idle } = yard();
   const gate = Promise.withResolvers<void>();
   const kept = pool({ floor: 3, make: async (key) => (await gate.promise, make(key)) });
   kept.expect({ memoryMib: 192, runtime: null });
@@ -221,7 +216,7 @@ test("closing ends everything in it, also what is still being made", async () =>
 
 test("what cannot be made is told, and does not stop the pool", async () => {
   const errors: unknown[] = [];
-  const { make, pool } = yard();
+  const { make, pool, use } = yard();
   let fail = true;
   await using kept = pool({
     floor: 1,

@@ -1,4 +1,5 @@
 import { availableParallelism } from "node:os";
+import type { Clock, Timer } from "../lib/clock.ts";
 import { AFTER_ANSWER_MS, POOL_FLOOR, POOL_MAX, POOL_REFILL_MS_MAX, POOL_SWEEP_MS } from "../wire/limits.ts";
 import type { BootedMicroVm } from "./booted.ts";
 import { Shelf } from "./shelf.ts";
@@ -10,6 +11,7 @@ const GUESS_BARE = { makeMs: 20, bytesEach: 12 * MIB };
 const GUESS_PREPARED = { makeMs: 150, bytesEach: 64 * MIB };
 
 export interface PoolOptions {
+  readonly clock: Clock;
   /** Boots a microVM, and starts its runtime where the shelf wants one. `wanted` says when somebody waits for it. */
   readonly make: (key: ShelfKey, wanted: Promise<void>) => Promise<BootedMicroVm>;
   /** Boots one for a request that found nothing, with the images it is going to need. */
@@ -21,7 +23,6 @@ export interface PoolOptions {
   readonly memoryBytesMax?: number;
   /** Whether more may be made now. */
   readonly mayMake?: () => boolean;
-  readonly nowMs?: () => number;
   readonly onError?: (error: unknown) => void;
 }
 
@@ -55,11 +56,11 @@ export class MicroVmPool implements AsyncDisposable {
   readonly #floor: number;
   readonly #max: number;
   readonly #memoryBytesMax: number;
-  readonly #nowMs: () => number;
+  readonly #clock: Clock;
   readonly #shelves: Map<string, Shelf> = new Map();
   readonly #makes: Set<Promise<unknown>> = new Set();
   readonly #makesMax: number = availableParallelism();
-  readonly #sweep: NodeJS.Timeout;
+  readonly #sweep: Timer;
   /** Taken and not settled yet. */
   #held = 0;
   #closed = false;
@@ -69,9 +70,8 @@ export class MicroVmPool implements AsyncDisposable {
     this.#floor = options.floor ?? POOL_FLOOR;
     this.#max = options.max ?? POOL_MAX;
     this.#memoryBytesMax = options.memoryBytesMax ?? Number.MAX_SAFE_INTEGER;
-    this.#nowMs = options.nowMs ?? Date.now;
-    this.#sweep = setInterval(() => this.sweep(), POOL_SWEEP_MS);
-    this.#sweep.unref();
+    this.#clock = options.clock;
+    this.#sweep = options.clock.every(POOL_SWEEP_MS, () => this.sweep());
   }
 
   /** How many stand ready, by what they have ready. */
@@ -83,7 +83,7 @@ export class MicroVmPool implements AsyncDisposable {
 
   /** Lets the pool know that one of these may be wanted soon, so that the floor of it is made. */
   expect(key: ShelfKey): void {
-    this.#shelf(key).expect(this.#nowMs());
+    this.#shelf(key).expect(this.#clock.monotonicMs());
     this.#fill();
   }
 
@@ -95,7 +95,7 @@ export class MicroVmPool implements AsyncDisposable {
     const { memoryMib, runtime, images } = request;
     const bare = this.#shelf({ memoryMib, runtime: null });
     const shelves = runtime === null ? [bare] : [this.#shelf({ memoryMib, runtime }), bare];
-    shelves[0]?.asked(this.#nowMs());
+    shelves[0]?.asked(this.#clock.monotonicMs());
     const settled = this.#hold();
     try {
       for (const shelf of shelves) {
@@ -146,7 +146,7 @@ export class MicroVmPool implements AsyncDisposable {
 
   /** Ends what is not wanted any more, and makes what is missing. Called by itself every POOL_SWEEP_MS. */
   sweep(): void {
-    const nowMs = this.#nowMs();
+    const nowMs = this.#clock.monotonicMs();
     for (const [name, shelf] of this.#shelves) {
       for (const booted of shelf.surplus(nowMs, this.#floor)) void booted.vm.kill("nobody asks for it any more");
       if (shelf.target(nowMs, this.#floor) === 0 && shelf.standing === 0) this.#shelves.delete(name);
@@ -156,7 +156,7 @@ export class MicroVmPool implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#closed = true;
-    clearInterval(this.#sweep);
+    this.#sweep[Symbol.dispose]();
     await Promise.all(this.#makes);
     const all = [...this.#shelves.values()].flatMap((shelf) => shelf.ready.splice(0));
     await Promise.all(all.map((booted) => booted[Symbol.asyncDispose]()));
@@ -166,7 +166,7 @@ export class MicroVmPool implements AsyncDisposable {
     const name = `${key.memoryMib} ${key.runtime ?? ""}`;
     let shelf = this.#shelves.get(name);
     if (shelf === undefined) {
-      shelf = new Shelf(key, this.#nowMs(), key.runtime === null ? GUESS_BARE : GUESS_PREPARED);
+      shelf = new Shelf(key, this.#clock.monotonicMs(), key.runtime === null ? GUESS_BARE : GUESS_PREPARED);
       this.#shelves.set(name, shelf);
     }
     return shelf;
@@ -179,20 +179,20 @@ export class MicroVmPool implements AsyncDisposable {
     const settled = (): void => {
       if (!isHeld) return;
       isHeld = false;
-      clearTimeout(timer);
+      timer[Symbol.dispose]();
       // The answer goes out first.
-      setTimeout(() => {
+      this.#clock.after(AFTER_ANSWER_MS, () => {
         this.#held -= 1;
         this.#fill();
-      }, AFTER_ANSWER_MS);
+      });
     };
-    const timer = setTimeout(settled, POOL_REFILL_MS_MAX);
+    const timer = this.#clock.after(POOL_REFILL_MS_MAX, settled);
     return settled;
   }
 
   #fill(): void {
     if (this.#closed || this.#options.mayMake?.() === false) return;
-    const nowMs = this.#nowMs();
+    const nowMs = this.#clock.monotonicMs();
     while (this.#makes.size < this.#makesMax) {
       // The emptiest first, in relation to what it should have.
       const [emptiest] = [...this.#shelves.values()]
@@ -219,7 +219,7 @@ export class MicroVmPool implements AsyncDisposable {
   }
 
   #make(shelf: Shelf): void {
-    const startedAtMs = this.#nowMs();
+    const startedAtMs = this.#clock.monotonicMs();
     const wanted = Promise.withResolvers<void>();
     const made = this.#options.make(shelf.key, wanted.promise).catch((error: unknown) => {
       this.#options.onError?.(error);
@@ -232,7 +232,7 @@ export class MicroVmPool implements AsyncDisposable {
       this.#makes.delete(work);
       // A failure is not repeated at once: the next sweep is soon enough.
       if (booted === null) return;
-      shelf.learn(this.#nowMs() - startedAtMs);
+      shelf.learn(this.#clock.monotonicMs() - startedAtMs);
       if (!making.claimed) this.#place(shelf, booted);
       if (this.#held === 0) this.#fill();
     });

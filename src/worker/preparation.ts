@@ -1,3 +1,4 @@
+import type { Clock } from "../lib/clock.ts";
 import { OPEN_FILES_MAX, PIDS_MAX, PREPARE_TIMEOUT_MS } from "../wire/limits.ts";
 import { ConfigureField, FromShim, ToShim } from "../wire/shim-protocol.ts";
 import type { Field } from "../wire/shim-protocol.ts";
@@ -11,13 +12,14 @@ import type { RuntimeImage } from "./slot.ts";
  * waits to be told. Throws `BootError`, with nothing left of the microVM, when it does not come to that.
  */
 export const prepareRuntime = async (
+  clock: Clock,
   booted: BootedMicroVm,
   name: string,
   runtime: RuntimeImage,
 ): Promise<BootedMicroVm> => {
   try {
     booted.vm.setBusy(true);
-    await prepared(booted, runtime);
+    await prepared(clock, booted, runtime);
     booted.vm.setBusy(false);
     return { ...booted, runtime: name };
   } catch (error) {
@@ -26,10 +28,12 @@ export const prepareRuntime = async (
   }
 };
 
-const prepared = async (booted: BootedMicroVm, runtime: RuntimeImage): Promise<void> => {
+const prepared = async (clock: Clock, booted: BootedMicroVm, runtime: RuntimeImage): Promise<void> => {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const fail = (why: string): void => reject(new BootError(`microVM ${booted.vm.id} has no runtime ready: ${why}`));
-  const timer = setTimeout(() => fail(`it did not ask for a function in ${PREPARE_TIMEOUT_MS} ms`), PREPARE_TIMEOUT_MS);
+  const timer = clock.after(PREPARE_TIMEOUT_MS, () =>
+    fail(`it did not ask for a function in ${PREPARE_TIMEOUT_MS} ms`),
+  );
   booted.link.own({
     frame: ({ type, payload }) => {
       if (type === FromShim.Prepared) return resolve();
@@ -40,7 +44,7 @@ const prepared = async (booted: BootedMicroVm, runtime: RuntimeImage): Promise<v
     closed: fail,
   });
   booted.link.send(ToShim.Prepare, preparation(booted, runtime));
-  await promise.finally(() => clearTimeout(timer));
+  await promise.finally(() => timer[Symbol.dispose]());
 };
 
 const preparation = (booted: BootedMicroVm, runtime: RuntimeImage): Field[] => [

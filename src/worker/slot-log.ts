@@ -1,3 +1,4 @@
+import type { Clock } from "../lib/clock.ts";
 import { LineSplitter, LogTail } from "../telemetry/function-log.ts";
 import type { LogSink } from "../telemetry/function-log.ts";
 import { platformLine } from "../telemetry/platform-lines.ts";
@@ -12,15 +13,15 @@ const TIME_BYTES = 8;
 export class SlotLog {
   readonly #sink: LogSink;
   readonly #format: LogFormat;
-  readonly #nowMs: () => number;
+  readonly #clock: Clock;
   readonly #stdout = new LineSplitter();
   readonly #stderr = new LineSplitter();
   #tail: LogTail | null = null;
 
-  constructor(sink: LogSink, format: LogFormat, nowMs: () => number) {
+  constructor(sink: LogSink, format: LogFormat, clock: Clock) {
     this.#sink = sink;
     this.#format = format;
-    this.#nowMs = nowMs;
+    this.#clock = clock;
   }
 
   /** From here to `closeTail` every line also goes to an invocation's tail. */
@@ -41,20 +42,20 @@ export class SlotLog {
   }
 
   platform(event: PlatformEvent): void {
-    const timeMs = this.#nowMs();
+    const timeMs = this.#clock.wallMs();
     this.#line(timeMs, platformLine(this.#format, timeMs, event), true);
   }
 
   /** Takes a `Log` frame. The guest's clock is not trusted: the host's own time is what is kept. */
   output(frame: Frame): void {
     const splitter = (frame.flags & LOG_STDERR) === 0 ? this.#stdout : this.#stderr;
-    const timeMs = this.#nowMs();
+    const timeMs = this.#clock.wallMs();
     for (const line of splitter.push(frame.payload.subarray(TIME_BYTES))) this.#line(timeMs, line);
   }
 
   /** Ends lines that have no newline, so that they come before what the platform says next. */
   flush(): void {
-    const timeMs = this.#nowMs();
+    const timeMs = this.#clock.wallMs();
     for (const splitter of [this.#stdout, this.#stderr]) {
       const rest = splitter.flush();
       if (rest !== null) this.#line(timeMs, rest);

@@ -1,16 +1,14 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { VirtualClock } from "../lib/virtual-clock.ts";
 import type { SlotState } from "../wire/slot.ts";
 import { SlotStateMachine, SlotTransitionError } from "./slot-state.ts";
 
 const machine = (): { slot: SlotStateMachine; seen: SlotState[]; tick: (ms: number) => void } => {
-  let nowMs = 1_000;
+  const clock = new VirtualClock();
   const seen: SlotState[] = [];
-  const slot = new SlotStateMachine(
-    () => nowMs,
-    (state) => seen.push(state),
-  );
-  return { slot, seen, tick: (ms) => (nowMs += ms) };
+  const slot = new SlotStateMachine(clock, (state) => seen.push(state));
+  return { slot, seen, tick: (ms) => clock.pass(ms) };
 };
 
 test("a slot goes Init → Idle ⇄ Busy → Dead and tells of every step", () => {
@@ -21,7 +19,7 @@ test("a slot goes Init → Idle ⇄ Busy → Dead and tells of every step", () =
     assert.equal(slot.to(next), true);
   }
   assert.deepEqual(seen, ["Idle", "Busy", "Idle", "Busy", "Dead"]);
-  assert.equal(slot.sinceMs, 1_025);
+  assert.equal(slot.sinceMs, 25);
 });
 
 test("a step that the table lacks is refused and changes nothing", () => {

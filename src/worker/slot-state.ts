@@ -1,3 +1,4 @@
+import type { Clock } from "../lib/clock.ts";
 import type { SlotState } from "../wire/slot.ts";
 
 /** Where a slot may go from each state. Dead is never left. */
@@ -18,24 +19,31 @@ export class SlotTransitionError extends Error {
  * allowed and does nothing the second time, since many causes end a slot and the first one wins.
  */
 export class SlotStateMachine {
-  readonly #nowMs: () => number;
+  readonly #clock: Clock;
   readonly #changed: (state: SlotState) => void;
   #state: SlotState = "Init";
   #sinceMs: number;
+  #sinceWallMs: number;
 
-  constructor(nowMs: () => number, changed: (state: SlotState) => void) {
-    this.#nowMs = nowMs;
+  constructor(clock: Clock, changed: (state: SlotState) => void) {
+    this.#clock = clock;
     this.#changed = changed;
-    this.#sinceMs = nowMs();
+    this.#sinceMs = clock.monotonicMs();
+    this.#sinceWallMs = clock.wallMs();
   }
 
   get state(): SlotState {
     return this.#state;
   }
 
-  /** Unix ms of the last change. */
+  /** When it changed last, on the monotonic clock. */
   get sinceMs(): number {
     return this.#sinceMs;
+  }
+
+  /** When it changed last, in Unix ms: to be shown. */
+  get sinceWallMs(): number {
+    return this.#sinceWallMs;
   }
 
   /** Throws `SlotTransitionError` when there is no such step. Returns false when it was Dead already. */
@@ -45,7 +53,8 @@ export class SlotStateMachine {
       throw new SlotTransitionError(`a slot cannot go from ${this.#state} to ${next}`);
     }
     this.#state = next;
-    this.#sinceMs = this.#nowMs();
+    this.#sinceMs = this.#clock.monotonicMs();
+    this.#sinceWallMs = this.#clock.wallMs();
     this.#changed(next);
     return true;
   }

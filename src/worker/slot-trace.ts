@@ -1,3 +1,4 @@
+import type { Clock } from "../lib/clock.ts";
 import { traced } from "../telemetry/tracing.ts";
 import type { Attributes, Span, Tracer } from "../telemetry/tracing.ts";
 import type { FunctionSpec } from "../wire/function.ts";
@@ -18,11 +19,18 @@ const functionAttributes = (spec: FunctionSpec): Attributes => ({
 /** The spans of a slot's start: `start slot`, and below it the microVM, its drives, and the init in the guest. */
 export class StartTrace {
   readonly #tracer: Tracer;
+  readonly #clock: Clock;
   readonly #whole: Span;
   #init: Span | null = null;
 
-  constructor(tracer: Tracer, trace: TraceContext | null, slotId: string, spec: FunctionSpec) {
+  constructor(
+    { tracer, clock }: { readonly tracer: Tracer; readonly clock: Clock },
+    trace: TraceContext | null,
+    slotId: string,
+    spec: FunctionSpec,
+  ) {
     this.#tracer = tracer;
+    this.#clock = clock;
     const attributes = { ...functionAttributes(spec), "hearth.slot": slotId };
     this.#whole = tracer.start("start slot", trace, { attributes });
   }
@@ -34,7 +42,7 @@ export class StartTrace {
       span.set({ "hearth.pool": taken.result, "hearth.microvm": taken.booted.vm.id });
       if (taken.result === "none") {
         // The pool knows nothing of traces; it hands out what it boots at once.
-        const startedMs = performance.now() - taken.booted.bootMs;
+        const startedMs = this.#clock.monotonicMs() - taken.booted.bootMs;
         this.#tracer.start("boot microVM", span.context, { startedMs }).end();
       }
       return taken;

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { Duplex } from "node:stream";
 import { setImmediate as turn } from "node:timers/promises";
 import { test } from "node:test";
+import { systemClock } from "../lib/clock.ts";
 import { createMetrics } from "../telemetry/metrics.ts";
 import { noTracer } from "../telemetry/tracing.ts";
 import type { CpuShare, MicroVmExit } from "../vmm/microvm.ts";
@@ -105,8 +106,8 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
     {
       workerId: "w",
       cpu: "strict",
-      nowMs: () => 1_700_000_000_000,
-      metrics: createMetrics(),
+      clock: { ...systemClock, wallMs: () => 1_700_000_000_000 },
+      metrics: createMetrics(systemClock),
       tracer: noTracer,
       microVm: () => Promise.resolve({ booted, result: "bare", settled: () => {} }),
       network: () => Promise.resolve(null),

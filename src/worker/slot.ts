@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from "node:timers/promises";
+import type { Clock, Timer } from "../lib/clock.ts";
 import { logStreamName } from "../telemetry/platform-lines.ts";
 import type { LogSink } from "../telemetry/function-log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
@@ -58,7 +58,7 @@ export interface RuntimeImage {
 /** What a slot needs from its worker. */
 export interface SlotServices {
   readonly workerId: string;
-  readonly nowMs: () => number;
+  readonly clock: Clock;
   readonly metrics: Metrics;
   readonly cpu: CpuPolicy;
   readonly tracer: Tracer;
@@ -98,7 +98,10 @@ export const mayTakePrepared = (spec: FunctionSpec, { environment, readAtStart }
 export class Slot {
   readonly id: string;
   readonly spec: FunctionSpec;
+  /** In Unix ms: to be shown. */
   readonly createdAtMs: number;
+  /** The same moment on the monotonic clock. */
+  readonly madeAtMs: number;
   readonly #services: SlotServices;
   readonly #state: SlotStateMachine;
   readonly #log: SlotLog;
@@ -117,7 +120,7 @@ export class Slot {
   #cpuTimeUs = 0;
   /** Why it could not start, when that is not the slot's own fault. */
   #failure: ServiceError | null = null;
-  #initBackstop: NodeJS.Timeout | undefined;
+  #initBackstop: Timer | null = null;
   #endReason: string | null = null;
   #ended: Promise<void> | null = null;
 
@@ -125,10 +128,12 @@ export class Slot {
     this.id = id;
     this.spec = spec;
     this.#services = services;
-    this.createdAtMs = services.nowMs();
-    this.#state = new SlotStateMachine(services.nowMs, () => services.changed(this));
+    const { clock } = services;
+    this.createdAtMs = clock.wallMs();
+    this.madeAtMs = clock.monotonicMs();
+    this.#state = new SlotStateMachine(clock, () => services.changed(this));
     this.#logStream = logStreamName(this.createdAtMs, spec.version, id);
-    this.#log = new SlotLog(services.logSink(spec.functionName, this.#logStream), spec.logFormat, services.nowMs);
+    this.#log = new SlotLog(services.logSink(spec.functionName, this.#logStream), spec.logFormat, clock);
     this.#ready.promise.catch(() => {});
   }
 
@@ -142,7 +147,7 @@ export class Slot {
       state: this.#state.state,
       memoryMb: this.spec.memoryMb,
       createdAtMs: this.createdAtMs,
-      since: this.#state.sinceMs,
+      since: this.#state.sinceWallMs,
       invocations: this.#invocations,
       memoryBytes: this.#memoryBytes,
       cpuTimeUs: this.#cpuTimeUs,
@@ -150,9 +155,14 @@ export class Slot {
     };
   }
 
+  /** When its state changed last, on the monotonic clock. */
+  get sinceMs(): number {
+    return this.#state.sinceMs;
+  }
+
   /** Gets a microVM, attaches the code and starts the runtime. Never rejects: a failure ends the slot. */
   async start(trace: TraceContext | null): Promise<void> {
-    const steps = new StartTrace(this.#services.tracer, trace, this.id, this.spec);
+    const steps = new StartTrace(this.#services, trace, this.id, this.spec);
     this.#startTrace = steps;
     try {
       const images = await this.#images();
@@ -170,6 +180,7 @@ export class Slot {
       booted.vm.setCpuShare(cpuShare(this.spec.memoryMb, this.#services.cpu, "init"));
       booted.vm.setBusy(true);
       this.#freezer = new Freezer({
+        clock: this.#services.clock,
         vm: booted.vm,
         memoryBytes: () => this.measure().then(() => this.#memoryBytes),
         onError: (error) => this.#services.warn("a slot could not be frozen", error),
@@ -190,7 +201,7 @@ export class Slot {
       this.#logInitStart();
       steps.initBegan();
       booted.link.send(ToShim.Configure, this.#configuration({ root, code, scratch, layers }));
-      this.#initBackstop = setTimeout(() => void this.#initOverrun(), INIT_TIMEOUT_MS + INIT_GRACE_MS);
+      this.#initBackstop = this.#services.clock.after(INIT_TIMEOUT_MS + INIT_GRACE_MS, () => this.#initOverrun());
     } catch (error) {
       this.#failure = exhaustion(error);
       await this.end(error instanceof Error ? error.message : String(error));
@@ -220,7 +231,7 @@ export class Slot {
   }
 
   async #invoke(request: InvocationRequest, sink: ResponseSink, responseBytesMax: number, span: Span): Promise<Ended> {
-    const { tracer } = this.#services;
+    const { tracer, clock } = this.#services;
     if (this.#state.state === "Init")
       await traced(tracer.start("wait for init", span.context), () => this.#ready.promise);
     await this.#ready.promise;
@@ -236,21 +247,22 @@ export class Slot {
     this.#invocation = frames;
     this.#log.openTail();
     this.#log.platform({ type: "start", requestId: request.requestId, version: this.spec.version });
-    const nowMs = this.#services.nowMs();
-    const deadlineMs = nowMs + this.spec.timeoutMs;
-    const readOn = setTimeout(() => {
+    const beganMs = clock.monotonicMs();
+    const wallMs = clock.wallMs();
+    const deadlineMs = wallMs + this.spec.timeoutMs;
+    const readOn = clock.after(this.spec.timeoutMs + DEADLINE_READ_ON_MS, () => {
       frames.readOn();
       this.resumeReading();
-    }, this.spec.timeoutMs + DEADLINE_READ_ON_MS);
-    const backstop = setTimeout(() => {
+    });
+    const backstop = clock.after(this.spec.timeoutMs + DEADLINE_GRACE_MS, () => {
       frames.overrun(this.spec.timeoutMs);
       void this.end("the guest did not end an invocation at its deadline");
-    }, this.spec.timeoutMs + DEADLINE_GRACE_MS);
+    });
     const running = tracer.start("run", span.context);
     this.#span = running;
     try {
       const traceId = running.context === null ? request.traceId : formatAmznTrace(running.context);
-      const fields = invokeFields({ ...request, traceId }, deadlineMs, responseBytesMax, nowMs);
+      const fields = invokeFields({ ...request, traceId }, deadlineMs, responseBytesMax, wallMs);
       booted.link.sendInvoke(fields, request.payload);
       const done = await frames.done;
       running.end();
@@ -265,13 +277,13 @@ export class Slot {
       if (request.asynchronous) await this.#log.written();
       return ended;
     } catch (error) {
-      this.#reportBroken(request.requestId, error, this.#services.nowMs() - nowMs);
+      this.#reportBroken(request.requestId, error, clock.monotonicMs() - beganMs);
       throw error;
     } finally {
       running.end();
       this.#span = null;
-      clearTimeout(readOn);
-      clearTimeout(backstop);
+      readOn[Symbol.dispose]();
+      backstop[Symbol.dispose]();
       this.#invocation = null;
       // Held back for a reader that has the whole answer by now: the next invocation must not wait for it.
       this.resumeReading();
@@ -339,7 +351,7 @@ export class Slot {
   async #end(reason: string): Promise<void> {
     this.#endReason = reason;
     const gone = microVmEnded(reason);
-    clearTimeout(this.#initBackstop);
+    this.#initBackstop?.[Symbol.dispose]();
     this.#state.to("Dead");
     this.#freezer?.close();
     this.#log.flush();
@@ -349,7 +361,7 @@ export class Slot {
     this.#invocation?.abort(gone);
     this.#taken?.settled();
     // The answer goes out first.
-    if (reason === "once") await sleep(AFTER_ANSWER_MS);
+    if (reason === "once") await this.#services.clock.sleep(AFTER_ANSWER_MS);
     await this.#booted?.vm.kill(reason);
     this.#network?.[Symbol.dispose]();
   }
@@ -389,7 +401,7 @@ export class Slot {
       [ConfigureField.Handler, this.spec.handler],
       [ConfigureField.AccountId, this.spec.accountId],
       [ConfigureField.OpenFilesMax, OPEN_FILES_MAX],
-      [ConfigureField.UnixTimeUs, this.#services.nowMs() * 1000],
+      [ConfigureField.UnixTimeUs, this.#services.clock.wallMs() * 1000],
       [ConfigureField.TakePrepared, mayTakePrepared(this.spec, runtime) ? 1 : 0],
       ...(this.#network === null ? [] : networkFields(this.#network)),
     ];
@@ -425,7 +437,7 @@ export class Slot {
 
   #initEnded(failure: Failure | null, durationUs: number): void {
     if (this.#state.state !== "Init") throw new GuestProtocolError("init ended a second time");
-    clearTimeout(this.#initBackstop);
+    this.#initBackstop?.[Symbol.dispose]();
     const durationMs = durationUs / 1000;
     this.#services.metrics.init(durationMs, failure === null ? "ready" : "failed");
     if (failure === null) {

@@ -5,6 +5,8 @@ import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { systemIds } from "../../src/lib/ids.ts";
+import { systemClock } from "../../src/lib/clock.ts";
 import { IMAGES_DIRECTORY, SHIM_PATH } from "../../src/daemon/settings.ts";
 import { makeImage } from "../../src/store/code/image.ts";
 import { createMetrics, noTracer } from "../../src/telemetry/index.ts";
@@ -72,7 +74,7 @@ const watched = (hypervisor: UmlHypervisor, streams: Duplex[]): Hypervisor => ({
 
 let calls = 0;
 const invoke = async (worker: MicroManager, slotId: string, ms: number): Promise<InvocationResult> => {
-  const lease = { leaseId: "l", slotId, workerId: worker.workerId, expiresAtMs: Date.now() + 60_000, cold: true };
+  const lease = { leaseId: "l", slotId, workerId: worker.workerId, validMs: 60_000, cold: true };
   const request: InvocationRequest = {
     requestId: `request-${(calls += 1)}`,
     invokedFunctionArn: SPEC.functionArn,
@@ -104,8 +106,9 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
     const hypervisor = watched(new UmlHypervisor({ sharedImagesDir: images.directory }), streams);
     await using worker = new MicroManager({
       workerId: "w",
-      nowMs: Date.now,
-      metrics: createMetrics(),
+      clock: systemClock,
+      ids: systemIds,
+      metrics: createMetrics(systemClock),
       tracer: noTracer,
       boot: {
         hypervisor,
@@ -131,7 +134,7 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       warmMemoryMb: [],
     });
     for (const [at, [how, act]] of BREAKS.entries()) {
-      await worker.createSlot({ slotId: `slot-${at}`, spec: SPEC, trace: null });
+      await worker.createSlot({ slotId: `slot-${at}`, spec: SPEC, placementLeaseId: `lease-${at}`, trace: null });
       const first = await invoke(worker, `slot-${at}`, 0);
       assert.equal(Buffer.from(first.payload).toString(), '"mark"', how);
       const running = invoke(worker, `slot-${at}`, WORK_MS);

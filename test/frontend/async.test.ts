@@ -3,35 +3,10 @@ import { rm } from "node:fs/promises";
 import { setImmediate as turn, setTimeout as sleep } from "node:timers/promises";
 import { describe, it } from "node:test";
 import * as lambda from "@aws-sdk/client-lambda";
-import type { Clock } from "../../src/frontend/frontend.ts";
+import { VirtualClock } from "../../src/lib/virtual-clock.ts";
 import { ASYNC_BACKOFF_MS_MAX, ASYNC_EVENT_AGE_S_MAX_DEFAULT } from "../../src/wire/limits.ts";
 import { ACCOUNT, functionInput, startHarness, temporaryDirectory } from "./harness.ts";
 import type { Harness } from "./harness.ts";
-
-/** Time that goes on only when a test says so. Starts at the real time, which signatures are checked against. */
-class TestClock implements Clock {
-  #nowMs = Date.now();
-  #sleepers: { readonly atMs: number; readonly wake: () => void }[] = [];
-
-  now(): number {
-    return this.#nowMs;
-  }
-
-  sleep(ms: number, signal: AbortSignal): Promise<void> {
-    if (signal.aborted) return Promise.resolve();
-    return new Promise((resolve) => {
-      this.#sleepers.push({ atMs: this.#nowMs + ms, wake: resolve });
-      signal.addEventListener("abort", () => resolve(), { once: true });
-    });
-  }
-
-  advance(ms: number): void {
-    this.#nowMs += ms;
-    const due = this.#sleepers.filter((sleeper) => sleeper.atMs <= this.#nowMs);
-    this.#sleepers = this.#sleepers.filter((sleeper) => sleeper.atMs > this.#nowMs);
-    for (const sleeper of due) sleeper.wake();
-  }
-}
 
 /** Waits for a state that must come by itself; the test runner's own time limit ends it when it does not. */
 const until = async (condition: () => boolean | Promise<boolean>): Promise<void> => {
@@ -44,8 +19,8 @@ const quiet = async (): Promise<void> => {
   await sleep(20);
 };
 
-const start = async (options: object = {}): Promise<Harness & { readonly clock: TestClock }> => {
-  const clock = new TestClock();
+const start = async (options: object = {}): Promise<Harness & { readonly clock: VirtualClock }> => {
+  const clock = new VirtualClock({ wallMs: Date.now() });
   const at = await startHarness({ auth: "none", clock, ...options });
   await at.client.send(new lambda.CreateFunctionCommand(await functionInput("f")));
   await until(async () => (await at.store.getFunction(ACCOUNT, "f", "$LATEST"))?.state === "Active");
@@ -81,10 +56,10 @@ describe("asynchronous invocations", () => {
       [2, 3],
     ] as const) {
       await quiet();
-      at.clock.advance(minutes * 60_000 - 1);
+      await at.clock.advance(minutes * 60_000 - 1);
       await quiet();
       assert.equal(at.echo.invoked.length, count - 1, "not a millisecond early");
-      at.clock.advance(1);
+      await at.clock.advance(1);
       await until(() => at.echo.released.length === count);
     }
     await until(() => empty(at));
@@ -102,10 +77,10 @@ describe("asynchronous invocations", () => {
       [4_000, 4],
     ] as const) {
       await quiet();
-      at.clock.advance(delayMs - 1);
+      await at.clock.advance(delayMs - 1);
       await quiet();
       assert.equal(at.echo.reserved.length, count - 1);
-      at.clock.advance(1);
+      await at.clock.advance(1);
       await until(() => at.echo.reserved.length === count);
     }
     await until(() => empty(at));
@@ -119,7 +94,7 @@ describe("asynchronous invocations", () => {
     let steps = 0;
     while (!(await empty(at))) {
       await quiet();
-      at.clock.advance(ASYNC_BACKOFF_MS_MAX);
+      await at.clock.advance(ASYNC_BACKOFF_MS_MAX);
       steps += 1;
       assert.ok(steps * ASYNC_BACKOFF_MS_MAX <= ASYNC_EVENT_AGE_S_MAX_DEFAULT * 1_000 + 2 * ASYNC_BACKOFF_MS_MAX);
     }
@@ -134,7 +109,7 @@ describe("asynchronous invocations", () => {
     await until(() => at.echo.reserved.length === 1);
     await at.client.send(new lambda.DeleteFunctionCommand({ FunctionName: "f" }));
     await quiet();
-    at.clock.advance(1_000);
+    await at.clock.advance(1_000);
     await until(() => empty(at));
     assert.deepEqual(at.echo.invoked, []);
     await assert.rejects(event(at, "{}"), { name: "ResourceNotFoundException" });
@@ -160,7 +135,7 @@ describe("asynchronous invocations", () => {
         await event(first, '{"n":1}');
         // As a process that is killed in mid-run leaves it.
         const dead = { instance: "tests", incarnation: "dead" };
-        assert.equal((await first.store.claim(9, first.clock.now(), 3_600_000, dead)).length, 1);
+        assert.equal((await first.store.claim(9, first.clock.wallMs(), 3_600_000, dead)).length, 1);
       }
       await using second = await startHarness({ directory });
       await until(() => empty(second));

@@ -5,6 +5,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import * as lambda from "@aws-sdk/client-lambda";
+import { systemClock } from "../../src/lib/clock.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite.ts";
 import { clientOf, functionInput, temporaryDirectory } from "./harness.ts";
 
@@ -31,7 +32,7 @@ describe("a Frontend that is killed", () => {
       await Promise.allSettled([send(), send(), send(), send()]);
       client.destroy();
       assert.ok(accepted.size >= 60);
-      await using store = openSqliteStore(join(directory, "hearth.db"));
+      await using store = openSqliteStore(join(directory, "hearth.db"), systemClock);
       const kept = await store.claim(10_000, Date.now() + 1_000, 1, { instance: "test", incarnation: "1" });
       const missing = [...accepted].filter((id) => !kept.some(({ eventId }) => eventId === id));
       assert.deepEqual(missing, []);

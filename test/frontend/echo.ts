@@ -46,7 +46,7 @@ export class Echo implements WorkerManagerApi, WorkerInvokeApi {
     }
     const leaseId = `lease-${this.reserved.length}`;
     this.#leases.set(leaseId, request);
-    const slot = { slotId: "slot-1", workerId: "worker-1", expiresAtMs: Date.now() + 10_000, cold: false };
+    const slot = { slotId: "slot-1", workerId: "worker-1", validMs: 10_000, cold: false };
     return Promise.resolve({ leaseId, ...slot });
   }
 

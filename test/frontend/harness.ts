@@ -3,8 +3,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { LambdaClient } from "@aws-sdk/client-lambda";
 import { ZipFile } from "yazl";
+import { systemClock } from "../../src/lib/clock.ts";
 import { startFrontend } from "../../src/frontend/frontend.ts";
-import type { Clock, Frontend, FrontendOptions } from "../../src/frontend/frontend.ts";
+import type { Clock } from "../../src/lib/clock.ts";
+import { systemIds } from "../../src/lib/ids.ts";
+import type { Frontend, FrontendOptions } from "../../src/frontend/frontend.ts";
 import { openCodeStore } from "../../src/store/code/file-code-store.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite.ts";
 import type { Store } from "../../src/store/store.ts";
@@ -41,13 +44,14 @@ export const temporaryDirectory = (): Promise<string> => mkdtemp(join(tmpdir(), 
 /** A Frontend on a free port of the loopback, with a real store and an echo below it. A directory that was given is kept. */
 export const startHarness = async (options: HarnessOptions = {}): Promise<Harness> => {
   const directory = options.directory ?? (await temporaryDirectory());
-  const store = openSqliteStore(join(directory, "hearth.db"));
-  const code = await openCodeStore(directory);
+  const store = openSqliteStore(join(directory, "hearth.db"), systemClock);
+  const code = await openCodeStore(directory, systemClock);
   const echo = new Echo();
   const frontend = await startFrontend({
     listen: { host: options.host ?? "127.0.0.1", port: 0 },
     auth: options.auth ?? [KEYS],
-    ...(options.clock === undefined ? {} : { clock: options.clock }),
+    clock: options.clock ?? systemClock,
+    ids: systemIds,
     ...(options.allowedHosts === undefined ? {} : { allowedHosts: options.allowedHosts }),
     ...(options.asyncParallel === undefined ? {} : { asyncParallel: options.asyncParallel }),
     store,

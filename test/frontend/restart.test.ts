@@ -3,6 +3,7 @@ import { rm } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import * as lambda from "@aws-sdk/client-lambda";
+import { systemClock } from "../../src/lib/clock.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite.ts";
 import type { FunctionRecord } from "../../src/store/store.ts";
 import { ACCOUNT, functionInput, startHarness, temporaryDirectory } from "./harness.ts";
@@ -18,7 +19,7 @@ describe("a Frontend that starts again", () => {
         }
       }
       // As a crash between the answer and the settling leaves them.
-      const store = openSqliteStore(join(directory, "hearth.db"));
+      const store = openSqliteStore(join(directory, "hearth.db"), systemClock);
       const leave = async (name: string, changes: Partial<FunctionRecord>): Promise<void> => {
         const record = await store.getFunction(ACCOUNT, name, "$LATEST");
         assert.ok(record !== null);

@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
 import { setTimeout as sleep } from "node:timers/promises";
+import { systemClock } from "../../src/lib/clock.ts";
 import { MemoryStalls } from "../../src/worker/memory/memory-stalls.ts";
 import { MEMORY_READ_MS } from "../../src/wire/limits.ts";
 import { run } from "./hearth.ts";
@@ -22,7 +23,7 @@ test(
     try {
       await using group = new MemoryGroup(8 << 20);
       let stalls = 0;
-      using watch = new MemoryStalls(null, () => (stalls += 1));
+      using watch = new MemoryStalls(null, systemClock, () => (stalls += 1));
       await sleep(MEMORY_READ_MS);
       await watch.look();
       const before = stalls;

@@ -5,6 +5,7 @@ import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
+import { systemClock } from "../../src/lib/clock.ts";
 
 import { VsockDevice } from "../../src/vmm/devices/vsock.ts";
 import { MemoryMappings } from "../../src/vmm/transports/memory-mappings.ts";
@@ -29,7 +30,7 @@ after(() => {
 const meet = async (what: string): Promise<BackendEnd> => {
   const socket = join(directory, what);
   const { promise, resolve } = Promise.withResolvers<BackendEnd>();
-  using device = new VsockDevice(() => {});
+  using device = new VsockDevice(() => {}, systemClock);
   using mappings = new MemoryMappings(new MemorySlices(), 8 * 2 ** 20);
   const backend = new VhostUserBackend(socket, device, mappings, resolve);
   const child = spawn(peer, [socket, what], { env: {} });

@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import type {
   CreateFunctionRequest,
   DeleteFunctionRequest,
@@ -29,7 +28,7 @@ const blankRecord = (services: ApiServices, functionName: string): Omit<Function
   region: services.config.region,
   functionName,
   version: LATEST,
-  revisionId: randomUUID(),
+  revisionId: services.ids.uuid(),
   runtime: "",
   handler: "",
   role: "",
@@ -43,7 +42,7 @@ const blankRecord = (services: ApiServices, functionName: string): Omit<Function
   logging: { format: "Text", group: `/aws/lambda/${functionName}`, applicationLevel: null, systemLevel: null },
   tracingMode: "PassThrough",
   ...CREATING,
-  lastModifiedMs: services.clock.now(),
+  lastModifiedMs: services.clock.wallMs(),
   extra: {},
 });
 

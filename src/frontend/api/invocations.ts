@@ -63,7 +63,7 @@ export const callOf = (
   request: ApiRequest,
 ): InvokeCall => {
   const { functionName, qualifier } = parseReference(services.config, input.FunctionName ?? "", input.Qualifier);
-  const traceId = traceHeader(request.span, request.headers);
+  const traceId = traceHeader(services, request.span, request.headers);
   request.answerHeaders["x-amzn-trace-id"] = traceId;
   return {
     functionName,
@@ -90,7 +90,7 @@ const accept = async (services: ApiServices, call: InvokeCall): Promise<void> =>
       functionName,
       qualifier: qualifier ?? LATEST,
       payload,
-      acceptedAtMs: services.clock.now(),
+      acceptedAtMs: services.clock.wallMs(),
       attempts: 0,
       throttles: 0,
       traceId: span.context === null ? traceId : formatAmznTrace(span.context),

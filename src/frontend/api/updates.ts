@@ -1,4 +1,3 @@
-import { randomUUID } from "node:crypto";
 import type {
   FunctionConfiguration,
   UpdateFunctionCodeRequest,
@@ -33,8 +32,8 @@ const change = async (
   before: FunctionRecord,
   after: FunctionRecord,
 ): Promise<FunctionRecord> => {
-  const { store, functions, workerManager, clock } = services;
-  const record = { ...after, ...UPDATING, revisionId: randomUUID(), lastModifiedMs: clock.now() };
+  const { store, functions, workerManager, clock, ids } = services;
+  const record = { ...after, ...UPDATING, revisionId: ids.uuid(), lastModifiedMs: clock.wallMs() };
   if (!(await store.updateFunction(record, before.revisionId))) throw updateInProgress(before);
   functions.forget(record.functionName);
   const { spec } = await functions.get(record.functionName, null);

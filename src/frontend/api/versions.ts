@@ -1,4 +1,4 @@
-import { createHash, randomUUID } from "node:crypto";
+import { createHash } from "node:crypto";
 import type {
   FunctionConfiguration,
   ListVersionsByFunctionRequest,
@@ -57,7 +57,7 @@ export const publishRecord = async (
     ...latest,
     ...SETTLED,
     description: description ?? latest.description,
-    revisionId: randomUUID(),
+    revisionId: services.ids.uuid(),
     extra: { ...latest.extra, [CONTENT]: content },
   });
 };

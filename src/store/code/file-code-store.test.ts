@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { ZipFile } from "yazl";
+import { systemClock } from "../../lib/clock.ts";
 import { CODE_KEEP_MS, UNZIPPED_BYTES_MAX, ZIP_BYTES_MAX } from "../../wire/limits.ts";
 import { openCodeStore } from "./file-code-store.ts";
 
@@ -44,7 +45,7 @@ const NOT_A_ZIP = "Could not unzip uploaded file. Please check your file, then t
 
 const refused = async (zip: Uint8Array, message: string | RegExp): Promise<void> => {
   await using at = await place();
-  const store = await openCodeStore(at.path);
+  const store = await openCodeStore(at.path, systemClock);
   await assert.rejects(store.put(zip), { name: "InvalidParameterValueException", status: 400, message });
   assert.deepEqual(await readdir(join(at.path, "code")), [], "nothing of a refused archive is left");
 };
@@ -55,7 +56,7 @@ const describeImage = (image: string): string => execFileSync("dump.erofs", ["-s
 describe("code store: good archives", () => {
   it("keeps archive and image, once for every digest", async () => {
     await using at = await place();
-    const store = await openCodeStore(at.path);
+    const store = await openCodeStore(at.path, systemClock);
     const zip = await zipOf([
       { name: "index.js", text: "exports.handler = 1" },
       { name: "bin/", text: "", mode: 0o040700 },
@@ -69,7 +70,7 @@ describe("code store: good archives", () => {
     assert.equal((await stat(image.imagePath)).mode & 0o777, 0o444);
     assert.match(describeImage(image.imagePath), /Filesystem UUID:\s+68656172/);
     assert.deepEqual(await store.get(image.digest), image);
-    assert.deepEqual(await (await openCodeStore(at.path)).get(image.digest), image);
+    assert.deepEqual(await (await openCodeStore(at.path, systemClock)).get(image.digest), image);
     assert.equal(await store.get("0".repeat(64)), null);
     assert.equal(await store.get("../../etc/passwd"), null);
   });
@@ -79,14 +80,14 @@ describe("code store: good archives", () => {
     await using two = await place();
     const zip = await zipOf([{ name: "a/b/c.txt", text: "x".repeat(10_000) }]);
     const images = await Promise.all(
-      [one, two].map(async ({ path }) => readFile((await (await openCodeStore(path)).put(zip)).imagePath)),
+      [one, two].map(async ({ path }) => readFile((await (await openCodeStore(path, systemClock)).put(zip)).imagePath)),
     );
     assert.ok(images[0]?.equals(images[1] ?? Buffer.alloc(0)));
   });
 
   it("takes the last of two entries with the same name", async () => {
     await using at = await place();
-    const store = await openCodeStore(at.path);
+    const store = await openCodeStore(at.path, systemClock);
     const zip = renamed(
       await zipOf([
         { name: "a.js", text: "first, and much longer than the second" },
@@ -148,7 +149,7 @@ describe("code store: bad archives", () => {
 
   it("refuses one byte over each limit, declared or real", async () => {
     await using at = await place();
-    const store = await openCodeStore(at.path);
+    const store = await openCodeStore(at.path, systemClock);
     await assert.rejects(store.put(new Uint8Array(ZIP_BYTES_MAX + 1)), {
       name: "RequestEntityTooLargeException",
       message: `Zipped size must be smaller than ${ZIP_BYTES_MAX} bytes`,
@@ -172,14 +173,14 @@ describe("code store: crashes and collection", () => {
     await mkdir(join(code, "making-abc", "tree"), { recursive: true });
     await writeFile(join(code, `${"a".repeat(64)}.erofs`), "image without its zip");
     await writeFile(join(code, `${"b".repeat(64)}.zip`), "zip without its image");
-    const store = await openCodeStore(at.path);
+    const store = await openCodeStore(at.path, systemClock);
     assert.deepEqual(await readdir(code), []);
     assert.equal(await store.get("a".repeat(64)), null);
   });
 
   it("collects old code nobody uses, and leaves fresh and used code", async () => {
     await using at = await place();
-    const store = await openCodeStore(at.path);
+    const store = await openCodeStore(at.path, systemClock);
     const zips = await Promise.all(["one", "two", "three"].map((text) => zipOf([{ name: "f", text }])));
     const images = await Promise.all(zips.map((zip) => store.put(zip)));
     const longAgoS = (Date.now() - CODE_KEEP_MS) / 1000 - 1;

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { existsSync, rmSync, statSync } from "node:fs";
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Clock } from "../../lib/clock.ts";
 import type { Digest } from "../../wire/function.ts";
 import { CODE_KEEP_MS } from "../../wire/limits.ts";
 import type { CodeImage, CodeStore } from "../code.ts";
@@ -27,8 +28,11 @@ class FileCodeStore implements CodeStore {
   readonly #making = new Map<Digest, Promise<CodeImage>>();
   readonly #known = new Map<Digest, CodeImage>();
 
-  constructor(directory: string) {
+  readonly #clock: Clock;
+
+  constructor(directory: string, clock: Clock) {
     this.#directory = directory;
+    this.#clock = clock;
   }
 
   async put(zip: Uint8Array): Promise<CodeImage> {
@@ -63,7 +67,7 @@ class FileCodeStore implements CodeStore {
       const { zipPath, imagePath } = this.#paths(digest);
       // Fresh code may belong to a function whose record is about to be written. Looked at and removed in one go, so
       // that no upload of the same archive comes in between.
-      if (Date.now() - statSync(zipPath).mtimeMs < CODE_KEEP_MS) continue;
+      if (this.#clock.wallMs() - statSync(zipPath).mtimeMs < CODE_KEEP_MS) continue;
       this.#known.delete(digest);
       rmSync(zipPath);
       rmSync(imagePath, { force: true });
@@ -85,7 +89,7 @@ class FileCodeStore implements CodeStore {
   async #putOnce(digest: Digest, zip: Uint8Array): Promise<CodeImage> {
     const present = await this.get(digest);
     if (present !== null) {
-      const nowS = Date.now() / MS_PER_S;
+      const nowS = this.#clock.wallMs() / MS_PER_S;
       await utimes(present.zipPath, nowS, nowS);
       return present;
     }
@@ -128,10 +132,10 @@ class FileCodeStore implements CodeStore {
 }
 
 /** Opens (or makes) the code store in `<dataDir>/code`. */
-export const openCodeStore = async (dataDir: string): Promise<CodeStore> => {
+export const openCodeStore = async (dataDir: string, clock: Clock): Promise<CodeStore> => {
   const directory = join(dataDir, "code");
   await mkdir(directory, { recursive: true, mode: 0o700 });
-  const store = new FileCodeStore(directory);
+  const store = new FileCodeStore(directory, clock);
   await store.sweep();
   return store;
 };

@@ -1,4 +1,5 @@
 import type { DatabaseSync } from "node:sqlite";
+import type { Clock } from "../../lib/clock.ts";
 
 interface Write {
   run(): void;
@@ -12,10 +13,12 @@ interface Write {
  */
 export class GroupCommit {
   readonly #database: DatabaseSync;
+  readonly #clock: Clock;
   #waiting: Write[] = [];
 
-  constructor(database: DatabaseSync) {
+  constructor(database: DatabaseSync, clock: Clock) {
     this.#database = database;
+    this.#clock = clock;
   }
 
   /** Resolves with what `write` returned once that is on the disk; rejects with what it threw. */
@@ -29,7 +32,7 @@ export class GroupCommit {
         },
         failed: reject,
       });
-      if (this.#waiting.length === 1) setImmediate(() => this.flush());
+      if (this.#waiting.length === 1) this.#clock.soon(() => this.flush());
     });
   }
 

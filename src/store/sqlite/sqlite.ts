@@ -1,4 +1,5 @@
 import type { DatabaseSync } from "node:sqlite";
+import type { Clock } from "../../lib/clock.ts";
 import type { EventStore, FunctionStore, Store } from "../store.ts";
 import { SqliteEvents } from "./events.ts";
 import { SqliteFunctions } from "./functions.ts";
@@ -35,9 +36,9 @@ const joined = (functions: FunctionStore, events: EventStore): FunctionStore & E
  * The Store in one SQLite file (`:memory:` for one that is forgotten). Throws StoreOpenError when the file is damaged,
  * newer than this program, or another program's.
  */
-export const openSqliteStore = (path: string): Store => {
+export const openSqliteStore = (path: string, clock: Clock): Store => {
   const database: DatabaseSync = openDatabase(path);
-  const writes = new GroupCommit(database);
+  const writes = new GroupCommit(database, clock);
   return {
     ...joined(new SqliteFunctions(database, writes), new SqliteEvents(database, writes)),
     [Symbol.asyncDispose]: async () => {

@@ -107,7 +107,7 @@ test("nothing but IPv4 and ARP leaves, and no frame that is too short or too lon
 
 test("without a port the guest's frames stay where they are until there is one", () => {
   const guest = new TestNetDriver();
-  using device = new NetDevice(new FrameBatch(), MTU_DEFAULT, assert.fail);
+  using device = new NetDevice(new FrameBatch(), MTU_DEFAULT, assert.fail, setImmediate);
   device.activate(guest.driver());
   guest.send(frameOf(60));
   device.kick(TRANSMIT);
@@ -124,7 +124,7 @@ test("without a port the guest's frames stay where they are until there is one",
 
 test("a port may come before the driver", () => {
   const guest = new TestNetDriver();
-  using device = new NetDevice(new FrameBatch(), MTU_DEFAULT, assert.fail);
+  using device = new NetDevice(new FrameBatch(), MTU_DEFAULT, assert.fail, setImmediate);
   const port = new TestPort();
   device.bind(port);
   port.arrive(frameOf(60));
@@ -232,7 +232,7 @@ test("what the port says of a frame reaches the guest", () => {
 
 test("a driver that cannot do without checksums is refused", () => {
   const guest = new TestNetDriver();
-  using device = new NetDevice(new FrameBatch(), MTU_DEFAULT, assert.fail);
+  using device = new NetDevice(new FrameBatch(), MTU_DEFAULT, assert.fail, setImmediate);
   const driver = { ...guest.driver(), features: 1n << 32n };
   assert.throws(() => device.activate(driver), DeviceError);
 });
@@ -249,12 +249,12 @@ test("a driver that wants no interrupts gets none", () => {
 });
 
 test("the MTU stands in the configuration, and is offered where it is not the usual one", () => {
-  const usual = new NetDevice(new FrameBatch(), MTU_DEFAULT, assert.fail);
+  const usual = new NetDevice(new FrameBatch(), MTU_DEFAULT, assert.fail, setImmediate);
   assert.equal(usual.features & FEATURE_MTU, 0n);
-  const small = new NetDevice(new FrameBatch(), 1400, assert.fail);
+  const small = new NetDevice(new FrameBatch(), 1400, assert.fail, setImmediate);
   assert.equal(small.features & FEATURE_MTU, FEATURE_MTU);
   assert.deepEqual([...small.config], [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x78, 0x05]);
-  assert.throws(() => new NetDevice(new FrameBatch(), 9000, assert.fail), /MTU of 9000/);
+  assert.throws(() => new NetDevice(new FrameBatch(), 9000, assert.fail, setImmediate), /MTU of 9000/);
   const { guest, port, device } = setUp();
   device[Symbol.dispose]();
   small.activate(guest.driver());

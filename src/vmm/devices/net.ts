@@ -65,7 +65,7 @@ export class NetDevice implements VirtioDevice {
    * `mtu`: bytes of the longest IP packet on the wire, at most 1,500. `onError`: the guest broke the protocol while no
    * call of the transport was under way.
    */
-  constructor(batch: FrameBatch, mtu: number, onError: (error: DeviceError) => void, later: Later = setImmediate) {
+  constructor(batch: FrameBatch, mtu: number, onError: (error: DeviceError) => void, later: Later) {
     if (mtu > MTU_DEFAULT) throw new Error(`An MTU of ${String(mtu)}; ${String(MTU_DEFAULT)} may be`);
     this.#batch = batch;
     this.#mtu = mtu;

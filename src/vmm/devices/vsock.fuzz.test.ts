@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { Duplex } from "node:stream";
 import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
+import { systemClock } from "../../lib/clock.ts";
 
 import { VSOCK_RECEIVE_BYTES_MAX } from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
@@ -32,7 +33,7 @@ class Fuzzer {
     this.#below = random(seed);
     this.#device = new VsockDevice(() => {
       this.#broken = true;
-    });
+    }, systemClock);
     for (const port of [1024, 1025]) {
       this.#device.listen(port, (stream) => {
         this.#streams.push(stream);

@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import type { Duplex } from "node:stream";
 import { test } from "node:test";
 import { setTimeout as sleep, setImmediate as turn } from "node:timers/promises";
+import { systemClock } from "../../lib/clock.ts";
 
 import {
   VSOCK_RECEIVE_BYTES_MAX,
@@ -32,7 +33,7 @@ const setUp = (receiveBuffers?: number, entries?: number): Setup => {
   const guest = new TestVsockDriver(entries);
   const streams: Duplex[] = [];
   const errors: DeviceError[] = [];
-  const device = new VsockDevice((error) => errors.push(error));
+  const device = new VsockDevice((error) => errors.push(error), systemClock);
   device.listen(PORT, (stream) => streams.push(stream));
   guest.fillReceive(receiveBuffers);
   device.activate(guest.driver());
@@ -74,7 +75,7 @@ test("a request is answered where somebody listens, and reset where nobody does"
 
 test("what comes before the device is opened waits for who listens late", () => {
   const guest = new TestVsockDriver();
-  const device = new VsockDevice((error) => assert.fail(error));
+  const device = new VsockDevice((error) => assert.fail(error), systemClock);
   device.hold();
   guest.fillReceive();
   guest.send({ operation: Request, sourcePort: GUEST_PORT, destinationPort: PORT });

@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream";
 
+import type { Clock, Timer } from "../../lib/clock.ts";
 import {
   VSOCK_CONNECT_TIMEOUT_MS,
   VSOCK_PACKET_BYTES_MAX,
@@ -68,9 +69,10 @@ export class VsockDevice implements VirtioDevice {
   /** What the guest sent and was not yet told that it can have it back. */
   #untoldPackets = 0;
   #untoldBytes = 0;
-  #tellTimer: NodeJS.Timeout | null = null;
+  #tellTimer: Timer | null = null;
   readonly #header = emptyVsockHeader();
   readonly #outHeader = emptyVsockHeader();
+  readonly #clock: Clock;
   readonly #defer: Defer;
   readonly #link: VsockLink = {
     wake: (stream) => {
@@ -84,8 +86,9 @@ export class VsockDevice implements VirtioDevice {
   };
 
   /** `onError`: the guest broke the protocol while no call of the transport was under way. */
-  constructor(onError: (error: DeviceError) => void, defer: Defer = queueMicrotask) {
+  constructor(onError: (error: DeviceError) => void, clock: Clock, defer: Defer = queueMicrotask) {
     this.#onError = onError;
+    this.#clock = clock;
     this.#defer = defer;
   }
 
@@ -103,15 +106,15 @@ export class VsockDevice implements VirtioDevice {
         throw new Error(`The microVM has ${String(VSOCK_STREAMS_MAX)} vsock streams, which is the limit`);
       const stream = new VsockStream(this.#link, this.#freePort(), guestPort, "out");
       this.#add(stream);
-      const timeout = setTimeout(() => {
+      const timeout = this.#clock.after(VSOCK_CONNECT_TIMEOUT_MS, () => {
         stream.destroy(new Error(`The guest did not answer on vsock port ${String(guestPort)}`));
-      }, VSOCK_CONNECT_TIMEOUT_MS);
+      });
       stream.once("error", (error) => {
-        clearTimeout(timeout);
+        timeout[Symbol.dispose]();
         reject(error);
       });
       stream.once("connect", () => {
-        clearTimeout(timeout);
+        timeout[Symbol.dispose]();
         resolve(stream);
       });
       this.#link.wake(stream);
@@ -143,7 +146,7 @@ export class VsockDevice implements VirtioDevice {
   [Symbol.dispose](): void {
     this.#closed = true;
     this.#driver = null;
-    if (this.#tellTimer !== null) clearTimeout(this.#tellTimer);
+    this.#tellTimer?.[Symbol.dispose]();
     // Maps may lose entries while they are walked.
     for (const byPort of this.#streams.values())
       for (const stream of byPort.values()) stream.peerReset("The microVM is gone");
@@ -225,7 +228,7 @@ export class VsockDevice implements VirtioDevice {
       }
       if (handled === VSOCK_PACKETS_PER_TURN_MAX) {
         this.#signal();
-        setImmediate(() => {
+        this.#clock.soon(() => {
           this.#guard(() => this.kick(TRANSMIT_QUEUE));
         });
         return;
@@ -329,7 +332,7 @@ export class VsockDevice implements VirtioDevice {
     const queue = this.#queue(RECEIVE_QUEUE);
     for (let sent = 0; this.#hasPacket(); sent++) {
       if (sent === VSOCK_PACKETS_PER_TURN_MAX) {
-        setImmediate(() => {
+        this.#clock.soon(() => {
           this.#guard(() => this.#flush());
         });
         break;
@@ -388,12 +391,12 @@ export class VsockDevice implements VirtioDevice {
     // A packet may take several entries of the queue.
     const packetsMax = Math.min(VSOCK_UNTOLD_PACKETS_MAX, this.#queue(TRANSMIT_QUEUE).entries >> 2);
     if (this.#untoldPackets >= packetsMax || this.#untoldBytes >= VSOCK_UNTOLD_BYTES_MAX) this.#tell();
-    else if (this.#untoldPackets > 0) this.#tellTimer ??= setTimeout(() => this.#tell(), VSOCK_UNTOLD_MS_MAX).unref();
+    else if (this.#untoldPackets > 0) this.#tellTimer ??= this.#clock.after(VSOCK_UNTOLD_MS_MAX, () => this.#tell());
   }
 
   /** Tells the guest that it can have back what it sent. */
   #tell(): void {
-    if (this.#tellTimer !== null) clearTimeout(this.#tellTimer);
+    this.#tellTimer?.[Symbol.dispose]();
     this.#tellTimer = null;
     this.#untoldPackets = this.#untoldBytes = 0;
     const driver = this.#driver;

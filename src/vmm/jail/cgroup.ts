@@ -9,8 +9,8 @@ import {
   rmdirSync,
   writeFileSync,
 } from "node:fs";
-import { setTimeout as sleep } from "node:timers/promises";
 
+import type { Clock } from "../../lib/clock.ts";
 import { CPU_QUOTA_PERIOD_US, CPU_QUOTA_US_MIN, CPU_WEIGHT_WHOLE, FREEZE_TIMEOUT_MS } from "../limits.ts";
 import type { CpuShare } from "../microvm.ts";
 
@@ -265,15 +265,15 @@ export class Cgroup {
   }
 
   /** Stops or continues all its processes; resolves when they are. */
-  async freeze(frozen: boolean): Promise<void> {
+  async freeze(frozen: boolean, clock: Clock): Promise<void> {
     const path = this.#path("unified", "cgroup.freeze");
     const shows = this.#path("unified", "cgroup.events");
     if (path === null || shows === null) throw new Error("Freezing needs cgroup v2");
     writeFileSync(path, frozen ? "1" : "0");
     if (!frozen) return;
-    for (const deadline = performance.now() + FREEZE_TIMEOUT_MS; ; await sleep(1)) {
+    for (const deadline = clock.monotonicMs() + FREEZE_TIMEOUT_MS; ; await clock.sleep(1)) {
       if (readFileSync(shows, "utf8").includes("frozen 1")) return;
-      if (performance.now() > deadline) throw new Error(`Not frozen after ${String(FREEZE_TIMEOUT_MS)} ms`);
+      if (clock.monotonicMs() > deadline) throw new Error(`Not frozen after ${String(FREEZE_TIMEOUT_MS)} ms`);
     }
   }
 

@@ -1,16 +1,18 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { VirtualClock } from "../../lib/virtual-clock.ts";
+import { systemClock } from "../../lib/clock.ts";
 
 import { CpuAllocator, type CpuPlace } from "./cpu-allocator.ts";
 
 /** CPU time as the host's scheduler would give it out: the tenants of a CPU share it, each up to what it wants. */
 class Host {
-  nowMs = 0;
+  readonly #clock = new VirtualClock();
   readonly cpus: CpuAllocator;
   readonly tenants: { readonly place: CpuPlace; wants: number; usedUs: number }[] = [];
 
   constructor(numbers: readonly number[]) {
-    this.cpus = new CpuAllocator(numbers, () => this.nowMs);
+    this.cpus = new CpuAllocator(numbers, this.#clock);
   }
 
   add(wants: number, busy = true): CpuPlace {
@@ -23,7 +25,7 @@ class Host {
   }
 
   run(ms: number): void {
-    this.nowMs += ms;
+    this.#clock.pass(ms);
     for (const cpu of new Set(this.tenants.map(({ place }) => place.cpu))) {
       const here = this.tenants.filter(({ place }) => place.cpu === cpu);
       const wanted = here.reduce((sum, { wants }) => sum + wants, 0);
@@ -39,7 +41,7 @@ class Host {
 }
 
 test("microVMs spread evenly, and a freed place is taken again", () => {
-  using cpus = new CpuAllocator([0, 1, 2]);
+  using cpus = new CpuAllocator([0, 1, 2], systemClock);
   const taken = Array.from({ length: 6 }, () => cpus.take(null));
   assert.deepEqual(
     taken.map(({ cpu }) => cpu).toSorted((a, b) => a - b),
@@ -50,12 +52,12 @@ test("microVMs spread evenly, and a freed place is taken again", () => {
 });
 
 test("a wish is granted, counts, and is never left", () => {
-  using cpus = new CpuAllocator([0, 1]);
+  using cpus = new CpuAllocator([0, 1], systemClock);
   const wished = cpus.take(0);
   assert.equal(wished.cpu, 0);
   assert.equal(cpus.take(null).cpu, 1);
   assert.throws(() => cpus.take(7), /CPU 7 is not among/);
-  assert.throws(() => new CpuAllocator([]), /No CPU/);
+  assert.throws(() => new CpuAllocator([], systemClock), /No CPU/);
   wished.setBusy(false);
   cpus.take(0);
   wished.setBusy(true);
@@ -63,7 +65,7 @@ test("a wish is granted, counts, and is never left", () => {
 });
 
 test("idle ones do not count: a new one goes where there is no work", () => {
-  using cpus = new CpuAllocator([0, 1]);
+  using cpus = new CpuAllocator([0, 1], systemClock);
   const [busy] = [cpus.take(0)];
   for (let i = 0; i < 5; i++) cpus.take(1).setBusy(false);
   assert.equal(busy.cpu, 0);
@@ -119,7 +121,7 @@ test("who has an invocation but waits in it is no load", () => {
 });
 
 test("what the host refuses to move stays and is not asked again", () => {
-  using cpus = new CpuAllocator([0, 1]);
+  using cpus = new CpuAllocator([0, 1], systemClock);
   let asked = 0;
   const place = cpus.take(null);
   place.tenant = { cpuTimeUs: () => null, moveTo: () => ++asked < 0 };

@@ -1,3 +1,4 @@
+import type { Clock, Timer } from "../../lib/clock.ts";
 import { CPU_REBALANCE_MS } from "../limits.ts";
 
 /** Who lives on a CPU, as the allocator sees it. */
@@ -61,15 +62,15 @@ interface Cpu {
 export class CpuAllocator implements Disposable {
   /** The one that was chosen last is the last among equals. */
   #cpus: Cpu[];
-  readonly #nowMs: () => number;
-  #timer: NodeJS.Timeout | null = null;
+  readonly #clock: Clock;
+  #timer: Timer | null = null;
   #sampledAtMs = 0;
   /** Moves so far. */
   moves = 0;
 
-  constructor(cpus: readonly number[], nowMs: () => number = () => performance.now()) {
+  constructor(cpus: readonly number[], clock: Clock) {
     this.#cpus = cpus.map((number) => ({ number, count: 0, busy: new Set() }));
-    this.#nowMs = nowMs;
+    this.#clock = clock;
     if (this.#cpus.length === 0) throw new Error("No CPU is left for microVMs");
   }
 
@@ -109,7 +110,7 @@ export class CpuAllocator implements Disposable {
 
   /** Looks where microVMs that work for longer really use their CPU, and moves some to where there is room. */
   rebalance(): void {
-    const nowMs = this.#nowMs();
+    const nowMs = this.#clock.monotonicMs();
     const elapsedUs = (nowMs - this.#sampledAtMs) * 1000;
     this.#sampledAtMs = nowMs;
     const wanted = new Map(this.#cpus.map((cpu) => [cpu, this.#sample(cpu, elapsedUs)]));
@@ -133,7 +134,7 @@ export class CpuAllocator implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    if (this.#timer !== null) clearInterval(this.#timer);
+    this.#timer?.[Symbol.dispose]();
     this.#timer = null;
   }
 
@@ -185,13 +186,12 @@ export class CpuAllocator implements Disposable {
   /** Only where two work on one CPU is there anything to be moved. */
   #watch(): void {
     if (this.#timer !== null || this.#cpus.length === 1 || !this.#cpus.some(({ busy }) => busy.size > 1)) return;
-    this.#sampledAtMs = this.#nowMs();
-    this.#timer = setInterval(() => {
+    this.#sampledAtMs = this.#clock.monotonicMs();
+    this.#timer = this.#clock.every(CPU_REBALANCE_MS, () => {
       this.rebalance();
       if (this.#cpus.some(({ busy }) => busy.size > 1)) return;
       this[Symbol.dispose]();
-    }, CPU_REBALANCE_MS);
-    this.#timer.unref();
+    });
   }
 }
 

@@ -1,5 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { VirtualClock } from "../../lib/virtual-clock.ts";
 import { MEMORY_STALLED_MS } from "../../wire/limits.ts";
 import { MemoryBudget } from "./memory-budget.ts";
 
@@ -13,7 +14,7 @@ test("what is on its way back counts once: until a reading that began after it w
     const gate = gates[at];
     await (gate !== undefined && "promise" in gate ? gate.promise : gate);
     return { totalBytes: 1_000, availableBytes };
-  });
+  }, new VirtualClock());
   const available = (): number | undefined => budget.state?.availableBytes;
   assert.equal(budget.state, null);
   await budget.refresh();
@@ -34,7 +35,10 @@ test("what is on its way back counts once: until a reading that began after it w
 });
 
 test("an end that fails gives nothing back for ever", async () => {
-  const budget = new MemoryBudget(() => Promise.resolve({ totalBytes: 1_000, availableBytes: 100 }));
+  const budget = new MemoryBudget(
+    () => Promise.resolve({ totalBytes: 1_000, availableBytes: 100 }),
+    new VirtualClock(),
+  );
   const ending = Promise.reject(new Error("as told"));
   budget.comesBack(40, ending);
   await ending.catch(() => {});
@@ -43,15 +47,12 @@ test("an end that fails gives nothing back for ever", async () => {
 });
 
 test("a stall lasts a while", async () => {
-  let nowMs = 0;
-  const budget = new MemoryBudget(
-    () => Promise.resolve({ totalBytes: 1, availableBytes: 1 }),
-    () => nowMs,
-  );
+  const clock = new VirtualClock();
+  const budget = new MemoryBudget(() => Promise.resolve({ totalBytes: 1, availableBytes: 1 }), clock);
   await budget.refresh();
   assert.equal(budget.state?.isStalled, false);
   budget.stalled();
   assert.equal(budget.state.isStalled, true);
-  nowMs = MEMORY_STALLED_MS;
+  clock.pass(MEMORY_STALLED_MS);
   assert.equal(budget.state.isStalled, false);
 });

@@ -1,3 +1,4 @@
+import type { Clock } from "../../lib/clock.ts";
 import { MEMORY_STALLED_MS } from "../../wire/limits.ts";
 import type { MemoryReading } from "./host-memory.ts";
 import type { MemoryState } from "./pressure.ts";
@@ -14,14 +15,14 @@ interface Coming {
  */
 export class MemoryBudget {
   readonly #read: () => Promise<MemoryReading>;
-  readonly #nowMs: () => number;
+  readonly #clock: Clock;
   readonly #coming: Set<Coming> = new Set();
   #reading: MemoryReading | null = null;
   #stalledAtMs = Number.NEGATIVE_INFINITY;
 
-  constructor(read: () => Promise<MemoryReading>, nowMs: () => number = () => performance.now()) {
+  constructor(read: () => Promise<MemoryReading>, clock: Clock) {
     this.#read = read;
-    this.#nowMs = nowMs;
+    this.#clock = clock;
   }
 
   /** null before the first reading. */
@@ -30,13 +31,13 @@ export class MemoryBudget {
     const { totalBytes, availableBytes } = this.#reading;
     let comingBytes = 0;
     for (const { bytes } of this.#coming) comingBytes += bytes;
-    const isStalled = this.#nowMs() - this.#stalledAtMs < MEMORY_STALLED_MS;
+    const isStalled = this.#clock.monotonicMs() - this.#stalledAtMs < MEMORY_STALLED_MS;
     return { totalBytes, availableBytes: availableBytes + comingBytes, isStalled };
   }
 
   /** The kernel says that tasks wait for memory. */
   stalled(): void {
-    this.#stalledAtMs = this.#nowMs();
+    this.#stalledAtMs = this.#clock.monotonicMs();
   }
 
   /** So much comes back once `done` has settled. */

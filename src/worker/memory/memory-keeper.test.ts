@@ -3,6 +3,8 @@ import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { nextTurn, systemClock } from "../../lib/clock.ts";
+import { VirtualClock } from "../../lib/virtual-clock.ts";
 import { ServiceError } from "../../wire/errors.ts";
 import { MEMORY_READ_MS, SLOT_MB_EXPECTED, WORKER_MEMORY_RESERVE_BYTES } from "../../wire/limits.ts";
 import { MemoryKeeper } from "./memory-keeper.ts";
@@ -22,7 +24,9 @@ const keeper = (availableMib: number, pool: readonly number[], idle: readonly (r
   const standing = [...pool];
   const slots: IdleSlot[] = idle.map(([slotId, mib]) => ({ slotId, memoryMb: 1_024, memoryBytes: mib * MIB }));
   const state = { availableMib, back: Promise.withResolvers<void>() };
+  const clock = new VirtualClock();
   const kept = new MemoryKeeper({
+    clock,
     read: () => Promise.resolve({ totalBytes: 16 * GIB, availableBytes: state.availableMib * MIB }),
     group,
     pool: {
@@ -49,7 +53,7 @@ const keeper = (availableMib: number, pool: readonly number[], idle: readonly (r
       return state.back.promise;
     },
   });
-  return { kept, state, ended, [Symbol.dispose]: () => kept[Symbol.dispose]() };
+  return { kept, state, ended, clock, [Symbol.dispose]: () => kept[Symbol.dispose]() };
 };
 
 test("short of memory: the pool and then the idle slots end once for one need, until it is back", async () => {
@@ -84,9 +88,8 @@ test("it looks by itself", async () => {
   await made.kept.look();
   assert.deepEqual(made.ended, []);
   made.state.availableMib = RESERVE_MIB - 1;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  setTimeout(resolve, 2 * MEMORY_READ_MS);
-  await promise;
+  await made.clock.advance(MEMORY_READ_MS);
+  while (made.ended.length === 0) await nextTurn(systemClock);
   assert.deepEqual(made.ended, ["a"]);
 });
 

@@ -1,3 +1,4 @@
+import type { Clock, Timer } from "../../lib/clock.ts";
 import { unavailable } from "../../wire/exhaustion.ts";
 import { MEMORY_READ_MS } from "../../wire/limits.ts";
 import type { MemoryReading } from "./host-memory.ts";
@@ -8,6 +9,7 @@ import { expectedBytes, mayFillPool, relief, reserveBytes } from "./pressure.ts"
 import type { IdleSlot } from "./pressure.ts";
 
 export interface MemoryKeeperParts {
+  readonly clock: Clock;
   /** How much memory there is. Must not reject. */
   readonly read: () => Promise<MemoryReading>;
   /** Directory of the control group whose stalls for memory count; null for those of the whole host. */
@@ -29,20 +31,19 @@ export class MemoryKeeper implements Disposable {
   readonly #parts: MemoryKeeperParts;
   readonly #budget: MemoryBudget;
   readonly #stalls: MemoryStalls;
-  readonly #timer: NodeJS.Timeout;
+  readonly #timer: Timer;
   /** The look that is under way. */
   #looking: Promise<void> | null = null;
   #closed = false;
 
   constructor(parts: MemoryKeeperParts) {
     this.#parts = parts;
-    this.#budget = new MemoryBudget(parts.read);
-    this.#stalls = new MemoryStalls(parts.group, () => {
+    this.#budget = new MemoryBudget(parts.read, parts.clock);
+    this.#stalls = new MemoryStalls(parts.group, parts.clock, () => {
       this.#budget.stalled();
       void this.look();
     });
-    this.#timer = setInterval(() => void this.look(), MEMORY_READ_MS);
-    this.#timer.unref();
+    this.#timer = parts.clock.every(MEMORY_READ_MS, () => this.look());
     void this.look();
   }
 
@@ -110,7 +111,7 @@ export class MemoryKeeper implements Disposable {
 
   [Symbol.dispose](): void {
     this.#closed = true;
-    clearInterval(this.#timer);
+    this.#timer[Symbol.dispose]();
     this.#stalls[Symbol.dispose]();
   }
 }

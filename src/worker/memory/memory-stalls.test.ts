@@ -3,6 +3,7 @@ import { mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, test } from "node:test";
+import { VirtualClock } from "../../lib/virtual-clock.ts";
 import { MEMORY_STALL_US, MEMORY_STALL_WINDOW_US } from "../../wire/limits.ts";
 import { MemoryStalls } from "./memory-stalls.ts";
 
@@ -17,15 +18,15 @@ const says = async (file: string, someUs: number): Promise<void> => {
 
 test("a stall is a share of the time between two looks", async () => {
   let stalls = 0;
+  const clock = new VirtualClock();
   const file = join(directory, "host");
-  using watch = new MemoryStalls(null, () => (stalls += 1), file);
-  let nowMs = 0;
+  using watch = new MemoryStalls(null, clock, () => (stalls += 1), file);
   let waitedUs = 1_000_000;
   const after = async (us: number): Promise<number> => {
-    nowMs += MEMORY_STALL_WINDOW_US / 1000;
+    clock.pass(MEMORY_STALL_WINDOW_US / 1000);
     waitedUs += us;
     await says(file, waitedUs);
-    await watch.look(nowMs);
+    await watch.look();
     return stalls;
   };
   // Whatever was before the first look was before us.
@@ -42,14 +43,19 @@ test("a group's own stalls count, where it has them; without any file there is s
   const group = join(directory, "group");
   const host = join(directory, "busy-host");
   await mkdir(group);
-  using watch = new MemoryStalls(group, () => (stalls += 1), host);
-  await watch.look(0);
+  const clock = new VirtualClock();
+  using watch = new MemoryStalls(group, clock, () => (stalls += 1), host);
+  const look = async (): Promise<void> => {
+    await watch.look();
+    clock.pass(1_000);
+  };
+  await look();
   for (const [at, file] of [join(group, "memory.pressure"), host].entries()) await says(file, at);
-  await watch.look(1_000);
+  await look();
   await says(host, 1_000_000);
-  await watch.look(2_000);
+  await look();
   assert.equal(stalls, 0);
   await says(join(group, "memory.pressure"), 1_000_000);
-  await watch.look(3_000);
+  await look();
   assert.equal(stalls, 1);
 });

@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import type { Clock } from "../../lib/clock.ts";
 import { Watch } from "../../vmm/poller.ts";
 import { MEMORY_STALL_US, MEMORY_STALL_WINDOW_US } from "../../wire/limits.ts";
 
@@ -19,25 +20,28 @@ interface Trigger {
  */
 export class MemoryStalls implements Disposable {
   readonly #files: readonly string[];
+  readonly #clock: Clock;
   readonly #onStall: () => void;
   readonly #trigger: Trigger | null;
   /** Waited so far, and when that was read. */
   #last: { readonly us: number; readonly atMs: number } | null = null;
 
   /** `group`: the directory of the control group whose stalls count; null for the whole host. */
-  constructor(group: string | null, onStall: () => void, host = "/proc/pressure/memory") {
+  constructor(group: string | null, clock: Clock, onStall: () => void, host = "/proc/pressure/memory") {
     // Only version 2 has it.
     this.#files = [...(group === null ? [] : [join(group, "memory.pressure")]), host];
+    this.#clock = clock;
     this.#onStall = onStall;
     this.#trigger = openTrigger(this.#files, onStall);
   }
 
   /** Looks whether there was a stall since the last look, where no trigger tells. Never rejects. */
-  async look(nowMs: number = performance.now()): Promise<void> {
+  async look(): Promise<void> {
     if (this.#trigger !== null) return;
     const us = await waitedUs(this.#files);
     if (us === null) return;
     const last = this.#last;
+    const nowMs = this.#clock.monotonicMs();
     this.#last = { us, atMs: nowMs };
     if (last === null) return;
     const share = (us - last.us) / ((nowMs - last.atMs) * US_PER_MS);

@@ -1,6 +1,7 @@
 import { realpathSync, statSync } from "node:fs";
 import { basename, relative } from "node:path";
 
+import type { Clock } from "../../../lib/clock.ts";
 import { vmmOptions, type VmmOptions } from "../../config.ts";
 import type { DeviceError } from "../../devices/device-error.ts";
 import { FrameBatch } from "../../devices/frames.ts";
@@ -85,6 +86,7 @@ interface ServedDevices {
 const serveDevices = (
   directory: RunDirectory,
   config: MicroVmConfig,
+  clock: Clock,
   slices: MemorySlices,
   frames: FrameBatch,
   setup: DisposableStack,
@@ -102,12 +104,15 @@ const serveDevices = (
     // Disposed before its transport.
     return setup.use(device);
   };
-  const vsock = serve(directory.vsockSocket, new VsockDevice(resolve));
+  const vsock = serve(directory.vsockSocket, new VsockDevice(resolve, clock));
   vsock.hold();
   const net =
     config.network === undefined
       ? null
-      : serve(directory.netSocket, new NetDevice(frames, config.network.mtu, resolve));
+      : serve(
+          directory.netSocket,
+          new NetDevice(frames, config.network.mtu, resolve, (callback) => void clock.soon(callback)),
+        );
   return { vsock, net, sockets, ended: promise };
 };
 
@@ -123,7 +128,7 @@ export class UmlHypervisor implements Hypervisor {
   /** null where CPU time is not controlled. */
   readonly #weight: GroupWeight | null;
   readonly #sharedImages: string | null;
-  readonly #scratchTemplates = new ScratchTemplates();
+  readonly #scratchTemplates: ScratchTemplates;
   readonly #reachable = new Map<string, string>();
   #filter: Uint8Array | null = null;
   readonly #live = new Set<UmlMicroVm>();
@@ -132,7 +137,9 @@ export class UmlHypervisor implements Hypervisor {
 
   constructor(options: Partial<VmmOptions> = {}) {
     this.#options = vmmOptions(options);
-    this.#cpus = new CpuAllocator(this.#options.cpus);
+    const { clock } = this.#options;
+    this.#scratchTemplates = new ScratchTemplates(clock);
+    this.#cpus = new CpuAllocator(this.#options.cpus, clock);
     this.#users = new UserAllocator(process.getuid?.() === 0);
     const { sharedImagesDir } = this.#options;
     const images = sharedImagesDir === null ? null : realpathSync(sharedImagesDir);
@@ -179,19 +186,20 @@ export class UmlHypervisor implements Hypervisor {
 
   /** Removes what crashed monitors left behind; returns the ids of their microVMs. */
   cleanStale(): string[] {
-    const { runDir, drivesDir, scratchDir } = this.#options;
-    return cleanStale([runDir, drivesDir, scratchDir], this.#cgroups);
+    const { runDir, drivesDir, scratchDir, clock } = this.#options;
+    return cleanStale([runDir, drivesDir, scratchDir], this.#cgroups, clock);
   }
 
   async spawn(config: MicroVmConfig): Promise<MicroVm> {
     checkConfig(config);
+    const { clock } = this.#options;
     using setup = new DisposableStack();
     const user = setup.adopt(this.#users.take(), (taken) => this.#users.release(taken));
     const place = setup.use(this.#cpus.take(config.cpu ?? null));
     const directory = setup.use(new RunDirectory(this.#options.runDir, config.id, user));
     const links = setup.use(new DriveDirectory(this.#options.drivesDir, config.id, user));
     const scratch = setup.use(new ScratchDirectory(this.#options.scratchDir, config.id, user, this.#scratchTemplates));
-    const { vsock, net, sockets, ended } = serveDevices(directory, config, this.#slices, this.#frames, setup);
+    const { vsock, net, sockets, ended } = serveDevices(directory, config, clock, this.#slices, this.#frames, setup);
     const pipe = setup.use(new ConsolePipe(config.onConsole ?? null, config.consoleInput ?? null));
     const drives = config.drives.map((drive, i) => this.#placeDrive(drive, i, links));
     const scratchMib = config.scratchMib ?? null;
@@ -229,6 +237,7 @@ export class UmlHypervisor implements Hypervisor {
     );
     pipe.started();
     const microVm = new UmlMicroVm({
+      clock,
       id: config.id,
       pid,
       pidfd,
@@ -257,7 +266,7 @@ export class UmlHypervisor implements Hypervisor {
       microVm.end(cause, detail);
     });
     // A guest may be up before its spawner is told of it: it is heard when that one has had the time to listen.
-    setImmediate(() => vsock.open());
+    clock.soon(() => vsock.open());
     return microVm;
   }
 

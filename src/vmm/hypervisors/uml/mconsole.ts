@@ -1,6 +1,6 @@
 import { constants } from "node:os";
-import { setTimeout as sleep } from "node:timers/promises";
 
+import type { Clock } from "../../../lib/clock.ts";
 import { MCONSOLE_RETRY_MS, MCONSOLE_TIMEOUT_MS } from "../../limits.ts";
 import { checked, native, NativeError, RECEIVE_DESCRIPTORS_LENGTH, WOULD_BLOCK } from "../../native.ts";
 import { Watch } from "../../poller.ts";
@@ -24,6 +24,7 @@ const NOT_YET: ReadonlySet<number> = new Set([
 
 /** A client of one guest's console. One command at a time. */
 export class Mconsole implements Disposable {
+  readonly #clock: Clock;
   readonly #socket: number;
   readonly #directory: number;
   readonly #path: string;
@@ -38,7 +39,8 @@ export class Mconsole implements Disposable {
    * `own` is where answers arrive: the same path must lead there in the jail. `directory` (a descriptor, the console
    * does not own it) holds the guest's socket at `path`; that directory is the guest's, so links in it are not followed.
    */
-  constructor(own: string, directory: number, path: string) {
+  constructor(clock: Clock, own: string, directory: number, path: string) {
+    this.#clock = clock;
     this.#directory = directory;
     this.#path = path;
     this.#socket = checked(`Bind ${own}`, native().bindDatagram(own));
@@ -62,16 +64,16 @@ export class Mconsole implements Disposable {
 
   async #run(text: string): Promise<string> {
     if (Buffer.byteLength(text) >= DATA_BYTES_MAX) throw new Error("The console command is too long");
-    const deadline = performance.now() + MCONSOLE_TIMEOUT_MS;
+    const deadline = this.#clock.monotonicMs() + MCONSOLE_TIMEOUT_MS;
     await this.#send(text, deadline);
     const { promise, resolve } = Promise.withResolvers<{ readonly failed: boolean; readonly text: string }>();
     this.#waiting = resolve;
-    const timeout = setTimeout(() => {
+    const timeout = this.#clock.after(deadline - this.#clock.monotonicMs(), () => {
       resolve({ failed: true, text: `no answer in ${String(MCONSOLE_TIMEOUT_MS)} ms` });
-    }, deadline - performance.now());
+    });
     this.#read();
     const reply = await promise;
-    clearTimeout(timeout);
+    timeout[Symbol.dispose]();
     this.#waiting = null;
     if (reply.failed) throw new Error(`The guest's console refused "${text}": ${reply.text}`);
     return reply.text;
@@ -89,8 +91,9 @@ export class Mconsole implements Disposable {
       if (this.#closed) throw new Error("The microVM is gone");
       const sent = native().sendDatagram(this.#socket, this.#directory, this.#path, request);
       if (sent >= 0) return;
-      if (!NOT_YET.has(sent) || performance.now() > deadline) throw new NativeError("Reach the guest's console", sent);
-      await sleep(MCONSOLE_RETRY_MS);
+      if (!NOT_YET.has(sent) || this.#clock.monotonicMs() > deadline)
+        throw new NativeError("Reach the guest's console", sent);
+      await this.#clock.sleep(MCONSOLE_RETRY_MS);
     }
   }
 

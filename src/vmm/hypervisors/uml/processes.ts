@@ -1,7 +1,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { readdir, readFile } from "node:fs/promises";
-import { setImmediate } from "node:timers/promises";
 
+import { nextTurn, type Clock } from "../../../lib/clock.ts";
 import { native } from "../../native.ts";
 
 const children = async (pid: number): Promise<number[]> => {
@@ -82,9 +82,13 @@ export const isStopped = (pid: number): boolean => {
  * Kills a jail that has no cgroup by which it could be found: bwrap and its child. bwrap's end alone takes the child
  * along only once the child has asked for that, so bwrap is stopped first and then has no child we do not see.
  */
-export const killJail = async (pid: number, signal: (signal: "SIGSTOP" | "SIGKILL") => void): Promise<void> => {
+export const killJail = async (
+  pid: number,
+  clock: Clock,
+  signal: (signal: "SIGSTOP" | "SIGKILL") => void,
+): Promise<void> => {
   signal("SIGSTOP");
-  while (!isStopped(pid)) await setImmediate();
+  while (!isStopped(pid)) await nextTurn(clock);
   for (const child of await children(pid)) {
     try {
       process.kill(child, "SIGKILL");

@@ -13,6 +13,7 @@ import {
 } from "node:fs";
 import { basename, dirname } from "node:path";
 
+import type { Clock } from "../../../lib/clock.ts";
 import { killCgroup, removeCgroup, type CgroupLayout } from "../../jail/cgroup.ts";
 import { REAP_TIMEOUT_MS, SOCKET_PATH_BYTES_MAX } from "../../limits.ts";
 
@@ -165,13 +166,13 @@ const isOfDead = (name: string): boolean | null => {
 const sleepSync = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
 
 /** Removes groups whose monitor is dead, and kills what is left in them. What was killed may linger for a moment. */
-const cleanCgroups = (layout: CgroupLayout): void => {
+const cleanCgroups = (layout: CgroupLayout, clock: Clock): void => {
   const names = new Set([...layout.parents.values()].flatMap((parent) => readdirSync(parent)));
   let left = [...names].filter((name) => isOfDead(name) === true);
-  for (const deadline = performance.now() + REAP_TIMEOUT_MS; left.length > 0; sleepSync(1)) {
+  for (const deadline = clock.monotonicMs() + REAP_TIMEOUT_MS; left.length > 0; sleepSync(1)) {
     for (const name of left) killCgroup(layout, name);
     left = left.filter((name) => !removeCgroup(layout, name));
-    if (performance.now() > deadline) return;
+    if (clock.monotonicMs() > deadline) return;
   }
 };
 
@@ -195,8 +196,8 @@ const killJailsOf = (path: string): void => {
  * Removes what dead monitors left behind: directories of microVMs below those given, programs copied by half, and cgroups
  * with whatever still runs in them. Returns the ids of the microVMs whose directories were removed.
  */
-export const cleanStale = (directories: readonly string[], cgroups: CgroupLayout | null): string[] => {
-  if (cgroups !== null) cleanCgroups(cgroups);
+export const cleanStale = (directories: readonly string[], cgroups: CgroupLayout | null, clock: Clock): string[] => {
+  if (cgroups !== null) cleanCgroups(cgroups, clock);
   return [...new Set(directories.flatMap(cleanDirectory))];
 };
 

@@ -2,6 +2,7 @@ import { randomBytes } from "node:crypto";
 import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { rm } from "node:fs/promises";
 
+import type { Clock } from "../../../lib/clock.ts";
 import { emptyExt2, type EmptyFileSystem } from "../../ext2.ts";
 import { SCRATCH_MIB_MAX, SCRATCH_TEMPLATES_MAX } from "../../limits.ts";
 import { giveToJail, OwnedDirectory } from "./run-directory.ts";
@@ -25,12 +26,17 @@ const writeSparse = (path: string, content: EmptyFileSystem): void => {
 /** Empty file systems of the sizes asked for last. All drives of a size have the same UUID: no guest sees two of them. */
 export class ScratchTemplates {
   readonly #uuid: Uint8Array = randomBytes(16);
+  readonly #clock: Clock;
   readonly #bySize: Map<number, EmptyFileSystem> = new Map();
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
 
   get(mib: number): EmptyFileSystem {
     let template = this.#bySize.get(mib);
     if (template === undefined) {
-      template = emptyExt2(mib * MIB, this.#uuid, Math.floor(Date.now() / 1000));
+      template = emptyExt2(mib * MIB, this.#uuid, Math.floor(this.#clock.wallMs() / 1000));
       const [oldest] = this.#bySize.keys();
       if (oldest !== undefined && this.#bySize.size >= SCRATCH_TEMPLATES_MAX) this.#bySize.delete(oldest);
       this.#bySize.set(mib, template);

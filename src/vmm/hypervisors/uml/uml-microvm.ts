@@ -1,7 +1,7 @@
 import { constants } from "node:os";
 import type { Duplex } from "node:stream";
-import { setTimeout as sleep } from "node:timers/promises";
 
+import type { Clock } from "../../../lib/clock.ts";
 import type { Cgroup } from "../../jail/cgroup.ts";
 import type { FramePort } from "../../devices/frames.ts";
 import type { NetDevice } from "../../devices/net.ts";
@@ -29,6 +29,7 @@ import type { ScratchDirectory } from "./scratch-directory.ts";
 
 /** What a spawned microVM consists of; `resources` is everything to be released at its end, in reverse order. */
 export interface UmlParts {
+  readonly clock: Clock;
   readonly id: string;
   readonly pid: number;
   readonly pidfd: number;
@@ -127,9 +128,9 @@ export class UmlMicroVm implements MicroVm {
     if (this.#ended || !moveTasks(() => this.#tasks(), cpu)) return false;
     if (this.#paused) return true;
     for (const delayMs of MOVE_AGAIN_MS) {
-      setTimeout(() => {
+      this.#parts.clock.after(delayMs, () => {
         if (!this.#ended && this.cpu === cpu) moveTasks(() => this.#tasks(), cpu);
-      }, delayMs).unref();
+      });
     }
     return true;
   }
@@ -186,23 +187,23 @@ export class UmlMicroVm implements MicroVm {
   }
 
   async #command(text: string): Promise<void> {
-    const { directory, ownDirectory, resources } = this.#parts;
+    const { clock, directory, ownDirectory, resources } = this.#parts;
     const own = await ownDirectory;
     if (own === null || this.#ended) throw new Error(`MicroVM ${this.id} is gone`);
-    this.#console ??= resources.use(new Mconsole(directory.consoleSocket, own, "uml/mconsole"));
+    this.#console ??= resources.use(new Mconsole(clock, directory.consoleSocket, own, "uml/mconsole"));
     await this.#console.command(text);
   }
 
   async pause(): Promise<void> {
     this.#paused = true;
-    const { cgroup } = this.#parts;
-    if (cgroup?.canFreeze === true) await cgroup.freeze(true);
+    const { cgroup, clock } = this.#parts;
+    if (cgroup?.canFreeze === true) await cgroup.freeze(true, clock);
     else await this.#signalKernel("SIGSTOP");
   }
 
   async resume(): Promise<void> {
-    const { cgroup } = this.#parts;
-    if (cgroup?.canFreeze === true) await cgroup.freeze(false);
+    const { cgroup, clock } = this.#parts;
+    if (cgroup?.canFreeze === true) await cgroup.freeze(false, clock);
     else await this.#signalKernel("SIGCONT");
     this.#paused = false;
   }
@@ -217,9 +218,11 @@ export class UmlMicroVm implements MicroVm {
     if (pid === null || this.#ended) return;
     process.kill(pid, signal);
     if (signal === "SIGCONT") return;
+    const { clock } = this.#parts;
+    const deadline = clock.monotonicMs() + FREEZE_TIMEOUT_MS;
     // It is sent, but not obeyed yet.
-    for (const deadline = performance.now() + FREEZE_TIMEOUT_MS; !this.#ended && !isStopped(pid); await sleep(1)) {
-      if (performance.now() > deadline) throw new Error(`Not stopped after ${String(FREEZE_TIMEOUT_MS)} ms`);
+    for (; !this.#ended && !isStopped(pid); await clock.sleep(1)) {
+      if (clock.monotonicMs() > deadline) throw new Error(`Not stopped after ${String(FREEZE_TIMEOUT_MS)} ms`);
     }
     for (const guestProcess of (await processTree(pid)).slice(1)) if (!isStopped(guestProcess)) tick(guestProcess);
   }
@@ -248,7 +251,7 @@ export class UmlMicroVm implements MicroVm {
     const signal = (name: "SIGSTOP" | "SIGKILL"): void => {
       native().sendSignal(this.#parts.pidfd, constants.signals[name]);
     };
-    if (this.#parts.cgroup === null) void killJail(this.#parts.pid, signal);
+    if (this.#parts.cgroup === null) void killJail(this.#parts.pid, this.#parts.clock, signal);
     else signal("SIGKILL");
     // A frozen process does not die before it is thawed.
     if (this.#paused) void this.resume().catch(() => {});
@@ -293,12 +296,12 @@ export class UmlMicroVm implements MicroVm {
    * asked for that: so what is left in the group is killed one by one.
    */
   async #release(): Promise<void> {
-    const { cgroup, scratch, resources } = this.#parts;
-    const deadline = performance.now() + REAP_TIMEOUT_MS;
+    const { clock, cgroup, scratch, resources } = this.#parts;
+    const deadline = clock.monotonicMs() + REAP_TIMEOUT_MS;
     if (cgroup !== null) {
-      for (let wait = 1; !cgroup.remove() && performance.now() < deadline; wait = Math.min(wait * 2, 50)) {
+      for (let wait = 1; !cgroup.remove() && clock.monotonicMs() < deadline; wait = Math.min(wait * 2, 50)) {
         cgroup.kill();
-        await sleep(wait);
+        await clock.sleep(wait);
       }
     }
     await scratch.remove();
