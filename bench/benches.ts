@@ -1,3 +1,5 @@
+import { coldBurst } from "./burst.ts";
+import { manyClients } from "./clients.ts";
 import { placement, reserve } from "./control-plane.ts";
 import { densityOf128, densityOf512 } from "./density.ts";
 import type { DensityBench } from "./density.ts";
@@ -8,12 +10,10 @@ import type { InvokeBench } from "./invoke.ts";
 import { bigPayloads, coldNative, coldNode, reuseNever, throughput, warmNode } from "./invoke.ts";
 import { neighbours } from "./neighbours.ts";
 import { guestWork } from "./guest-work.ts";
+import type { Result } from "./result.ts";
 import { slotMemory } from "./slot-memory.ts";
 import { tracing } from "./tracing.ts";
 import { bareNode, gvisor } from "./peers.ts";
-
-/** Named figures of one bench; `samplesMs` holds every single duration, for a plot. */
-export type Result = Readonly<Record<string, number | string | readonly number[]>>;
 
 /** One thing that is measured. `null` from `run` means that it cannot be measured here. */
 export type Bench = { readonly name: string; readonly about: string } & (
@@ -41,6 +41,13 @@ export const BENCHES: readonly Bench[] = [
   { name: "warm-node", about: "warm invoke through the SDK, nodejs24.x", needs: "hearth", run: warmNode },
   { name: "throughput", about: "warm invokes by 8 clients at once, nodejs24.x", needs: "hearth", run: throughput },
   { name: "neighbours", about: "warm invokes beside a greedy function, as a ratio", needs: "hearth", run: neighbours },
+  { name: "burst", about: "300 cold calls at once, native, without a pool", needs: "nothing", run: coldBurst },
+  {
+    name: "clients",
+    about: "warm invokes by 256 clients at once against 8, Node and native",
+    needs: "nothing",
+    run: manyClients,
+  },
   { name: "slot-memory", about: "host memory of a warm idle slot, nodejs24.x", needs: "hearth", run: slotMemory },
   { name: "payload-6mb", about: "6 MB in and 6 MB out, nodejs24.x", needs: "hearth", run: bigPayloads },
   { name: "reserve", about: "Worker Manager, 2,000 reservations a second", needs: "nothing", run: reserve },

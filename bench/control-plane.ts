@@ -9,7 +9,7 @@ import { FUNCTION_GROUPS, HEARTBEAT_MS } from "../src/wire/limits.ts";
 import type { WorkerReport } from "../src/wire/roles.ts";
 import { ListedWorker, specOf } from "../src/worker-manager/testing.ts";
 import { WorkerManager } from "../src/worker-manager/worker-manager.ts";
-import type { Result } from "./benches.ts";
+import type { Result } from "./result.ts";
 import { percentile } from "./statistics.ts";
 
 /*

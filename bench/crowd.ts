@@ -4,9 +4,9 @@
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { bootMicroVm } from "../src/worker/booted.ts";
+import { bootOptions } from "./boot-options.ts";
 import { memoryAvailable } from "./machine.ts";
 import { nextId } from "./microvm.ts";
-import { bootOptions } from "./run.ts";
 import { parallel } from "./statistics.ts";
 
 /** What such a process is told, as its only argument. */

@@ -5,7 +5,7 @@ import { totalmem } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { LambdaClient } from "@aws-sdk/client-lambda";
-import type { Result } from "./benches.ts";
+import type { Result } from "./result.ts";
 import type { CrowdOrder, CrowdReport } from "./crowd.ts";
 import { call, warm } from "./invoke.ts";
 import { memoryAvailable } from "./machine.ts";

@@ -3,7 +3,7 @@ import type { LambdaClient } from "@aws-sdk/client-lambda";
 import { InvokeCommand } from "@aws-sdk/client-lambda";
 import { tasksBelow } from "../src/vmm/hypervisors/uml/processes.ts";
 import { deploy } from "../src/cli/deploy.ts";
-import type { Result } from "./benches.ts";
+import type { Result } from "./result.ts";
 import type { InvokeBench } from "./invoke.ts";
 import { nodeFunction, WARM_UP_CALLS } from "./invoke.ts";
 import { round } from "./statistics.ts";

@@ -9,9 +9,13 @@ import { REGION_DEFAULT } from "../src/daemon/settings.ts";
 const MAIN = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 const STOP_MS_MAX = 30_000;
 
+/** Options for benches that count what fails: without signatures, and without a line for each failure. */
+export const QUIETLY: readonly string[] = ["--auth", "none", "--log-level", "silent"];
+
 /** A Hearth in a process of its own, as in life: its client's work is not done by the same thread. */
 export interface BenchHearth extends AsyncDisposable {
   readonly client: LambdaClient;
+  readonly endpoint: string;
   readonly pid: number;
 }
 
@@ -31,6 +35,7 @@ export const startHearth = async (dataDir: string, ...options: readonly string[]
   const client = lambdaClient({ endpoint, credentials, dataDir, region: REGION_DEFAULT });
   return {
     client,
+    endpoint,
     pid: child.pid,
     [Symbol.asyncDispose]: async () => {
       client.destroy();

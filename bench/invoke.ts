@@ -11,7 +11,7 @@ import { readCode } from "../src/cli/code.ts";
 import { deploy } from "../src/cli/deploy.ts";
 import type { Deployment } from "../src/cli/deploy.ts";
 import { PAYLOAD_BYTES_MAX } from "../src/wire/limits.ts";
-import type { Result } from "./benches.ts";
+import type { Result } from "./result.ts";
 import { parallel, round, spread, timed } from "./statistics.ts";
 
 /** What the benches of the service get: one Hearth with a filled pool, one without any. */
@@ -48,7 +48,8 @@ export const nodeFunction = async (name: string, code: string = HANDLER): Promis
   return { name, zip, runtime: "nodejs24.x", handler: "index.handler", memoryMb: 256, timeoutS: 30 };
 };
 
-const nativeFunction = async (name: string, scratch: string): Promise<Deployment | null> => {
+/** The C example, compiled; null where that cannot be. */
+export const nativeFunction = async (name: string, scratch: string): Promise<Deployment | null> => {
   const program = join(scratch, "bootstrap");
   try {
     await promisify(execFile)("cc", ["-O2", "-static", "-o", program, join(EXAMPLES, "bootstrap-c", "bootstrap.c")]);

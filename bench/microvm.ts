@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { bootMicroVm } from "../src/worker/booted.ts";
 import type { BootedMicroVm, BootOptions } from "../src/worker/booted.ts";
-import type { Result } from "./benches.ts";
+import type { Result } from "./result.ts";
 import { memoryAvailable } from "./machine.ts";
 import { parallel, round, spread } from "./statistics.ts";
 

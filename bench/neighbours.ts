@@ -2,7 +2,7 @@ import { DeleteFunctionCommand } from "@aws-sdk/client-lambda";
 import type { LambdaClient } from "@aws-sdk/client-lambda";
 import { setTimeout as sleep } from "node:timers/promises";
 import { deploy } from "../src/cli/deploy.ts";
-import type { Result } from "./benches.ts";
+import type { Result } from "./result.ts";
 import { call, nodeFunction, WARM_UP_CALLS } from "./invoke.ts";
 import type { InvokeBench } from "./invoke.ts";
 import { percentile, round, timed } from "./statistics.ts";

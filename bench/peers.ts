@@ -1,6 +1,6 @@
 import { execFile } from "node:child_process";
 import { promisify } from "node:util";
-import type { Result } from "./benches.ts";
+import type { Result } from "./result.ts";
 import { spread, timed } from "./statistics.ts";
 
 const BARE_CALLS = 30;

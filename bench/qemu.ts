@@ -4,7 +4,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
-import type { Result } from "./benches.ts";
+import type { Result } from "./result.ts";
 import { spread } from "./statistics.ts";
 
 const BOOTS = 7;

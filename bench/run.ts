@@ -1,15 +1,12 @@
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { systemClock } from "../src/lib/clock.ts";
-import { IMAGES_DIRECTORY, SHIM_PATH } from "../src/daemon/settings.ts";
-import { selectHypervisor } from "../src/vmm/hypervisors/select.ts";
 import type { BootOptions } from "../src/worker/booted.ts";
-import { uplinkMtu } from "../src/worker/network/host.ts";
-import { loadRuntimeImages } from "../src/worker/runtime-images.ts";
-import type { Bench, Result } from "./benches.ts";
+import type { Bench } from "./benches.ts";
+import { bootOptions } from "./boot-options.ts";
 import { startHearth } from "./hearth.ts";
 import type { InvokeParts } from "./invoke.ts";
+import type { Result } from "./result.ts";
 
 /** Enough for the cold starts that follow one another in a bench. */
 const POOL = 8;
@@ -53,22 +50,6 @@ export async function* runBenches(benches: readonly Bench[]): AsyncGenerator<Out
     }
   }
 }
-
-/** What boots bare microVMs, with run directories below `scratch`. */
-export const bootOptions = async (scratch: string): Promise<BootOptions> => {
-  const images = await loadRuntimeImages(IMAGES_DIRECTORY);
-  const places = { drivesDir: join(scratch, "drives"), scratchDir: join(scratch, "disks") };
-  const options = { ...places, sharedImagesDir: images.directory };
-  const { hypervisor } = await selectHypervisor("auto", options);
-  return {
-    clock: systemClock,
-    hypervisor,
-    root: { path: images.base, readOnly: true },
-    init: SHIM_PATH,
-    network: { mtu: uplinkMtu() },
-    onConsole: () => {},
-  };
-};
 
 const invokeParts = async (owned: AsyncDisposableStack, scratch: string): Promise<InvokeParts> => {
   const pooled = owned.use(await startHearth(join(scratch, "pooled"), "--pool", String(POOL)));

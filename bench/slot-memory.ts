@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { deploy } from "../src/cli/deploy.ts";
-import type { Result } from "./benches.ts";
+import type { Result } from "./result.ts";
 import { call, nodeFunction } from "./invoke.ts";
 import type { InvokeBench } from "./invoke.ts";
 import { memoryAvailable } from "./machine.ts";

@@ -1,4 +1,4 @@
-import type { Result } from "./benches.ts";
+import type { Result } from "./result.ts";
 
 /** What a figure is to reach: `limit` is the least that is good enough, `aim` what we are after. */
 export interface Target {
@@ -44,6 +44,17 @@ export const TARGETS: readonly Target[] = [
   atMost("payload-6mb", "outP50Ms", 300, 80),
   atLeast("density-512", "up", 1_000, 1_800),
   atLeast("density-128", "up", 3_000, 3_000),
+  atMost("burst", "failed", 0, 0),
+  atMost("burst", "firstMs", 1_000, 200),
+  atMost("burst", "lastToAlone", 1.3, 1),
+  atMost("burst", "busyFailed", 0, 0),
+  atMost("burst", "busyFirstMs", 1_000, 200),
+  atMost("burst", "busyLastToAlone", 1.3, 1),
+  atLeast("clients", "nodeManyToFew", 0.6, 0.9),
+  atLeast("clients", "nativeManyToFew", 0.6, 0.9),
+  atLeast("clients", "nodeBusyManyToFew", 0.6, 0.9),
+  atLeast("clients", "nativeBusyManyToFew", 0.6, 0.9),
+  atMost("clients", "errors", 0, 0),
   atLeast("reuse-never", "perSecond", 50, 100),
   atMost("reserve", "p999Ms", 10, 2),
   atMost("placement", "p999Ms", 2, 0.5),

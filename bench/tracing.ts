@@ -3,7 +3,7 @@ import { createServer } from "node:http";
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Result } from "./benches.ts";
+import type { Result } from "./result.ts";
 import { startHearth } from "./hearth.ts";
 import type { BenchHearth } from "./hearth.ts";
 import { CLIENTS, invokeMany, warm } from "./invoke.ts";

@@ -1,8 +1,8 @@
 import type { Command } from "commander";
 import { BENCHES } from "../../../bench/benches.ts";
-import type { Result } from "../../../bench/benches.ts";
 import { machineFacts } from "../../../bench/machine.ts";
 import { runBenches } from "../../../bench/run.ts";
+import type { Result } from "../../../bench/result.ts";
 import { judge } from "../../../bench/targets.ts";
 import type { Judged } from "../../../bench/targets.ts";
 import { selectHypervisor } from "../../vmm/hypervisors/select.ts";
