@@ -1,3 +1,4 @@
+import { statfsSync } from "node:fs";
 import { hostname } from "node:os";
 import { createSystemClock } from "../lib/clock.ts";
 import type { Clock } from "../lib/clock.ts";
@@ -9,7 +10,7 @@ import { listRuntimes } from "../runtimes/catalog.ts";
 import { openCodeStore } from "../store/code/file-code-store.ts";
 import { openSqliteStore } from "../store/sqlite/sqlite.ts";
 import { createMetrics, FunctionLogs } from "../telemetry/index.ts";
-import type { Tracer } from "../telemetry/index.ts";
+import type { LogRetention, Tracer } from "../telemetry/index.ts";
 import { isReachable } from "../vmm/hypervisors/uml/run-directory.ts";
 import { selectHypervisor } from "../vmm/hypervisors/select.ts";
 import { findMemoryGroups } from "../vmm/jail/memory-groups.ts";
@@ -17,6 +18,10 @@ import { serviceFailure } from "../wire/errors.ts";
 import {
   CONCURRENCY_ACCOUNT_DEFAULT,
   HEARTBEAT_MS,
+  LOG_AGE_DAYS_DEFAULT,
+  LOGS_DISK_SHARE,
+  LOGS_MB_DEFAULT_MAX,
+  LOGS_MB_MIN,
   MEMORY_MB_DEFAULT,
   OVERCOMMIT_DEFAULT,
   POOL_FLOOR,
@@ -24,6 +29,7 @@ import {
   SLOTS_MAX_DEFAULT,
 } from "../wire/limits.ts";
 import { WorkerManager } from "../worker-manager/worker-manager.ts";
+import { LOG_RATE_KIB_DEFAULT } from "../worker/log-rate.ts";
 import { HostMemory } from "../worker/memory/host-memory.ts";
 import { MicroManager } from "../worker/micro-manager.ts";
 import { openNetworks, type OpenedNetworks } from "../worker/network/open.ts";
@@ -35,6 +41,7 @@ import { openTracer } from "./tracing.ts";
 /** The queue's events lie in the data directory, and its lock lets one Hearth at a time have them. */
 const INSTANCE = "data-directory";
 const BYTES_PER_MIB = 1024 * 1024;
+const MS_PER_DAY = 86_400_000;
 
 /**
  * Puts the roles together in one process: store, worker, Placement, Worker Manager, Frontend, in this order, each owned
@@ -49,7 +56,11 @@ export const assembleHearth: AssembleHearth = async (options) => {
   const metrics = createMetrics(clock);
   const { tracer } = stack.use(await openTracer(options.otlp, { env: process.env, log, clock, ids }));
   const logs = stack.use(
-    new FunctionLogs(files.logs, { clock, onError: (error) => log.error({ err: error }, "function log") }),
+    new FunctionLogs(files.logs, {
+      clock,
+      retention: logRetention(options),
+      onError: (error) => log.error({ err: error }, "function log"),
+    }),
   );
   const store = stack.use(openSqliteStore(files.database, clock));
   const code = await openCodeStore(dataDir, clock);
@@ -149,6 +160,16 @@ const driveDirectories = (dataDir: string): { drivesDir?: string; scratchDir?: s
   return isReachable(drives) ? { drivesDir: drives, scratchDir: scratch } : {};
 };
 
+/** Of the data directory's disk, unless told otherwise: what is kept is to leave room for what is stored. */
+const logRetention = ({ dataDir, logsMbMax, logAgeDaysMax }: HearthOptions): LogRetention => {
+  const { blocks, bsize } = statfsSync(dataDir);
+  const mbMax = logsMbMax ?? Math.min(LOGS_MB_DEFAULT_MAX, (blocks * bsize * LOGS_DISK_SHARE) / BYTES_PER_MIB);
+  return {
+    ageMsMax: (logAgeDaysMax ?? LOG_AGE_DAYS_DEFAULT) * MS_PER_DAY,
+    bytesMax: Math.max(LOGS_MB_MIN, mbMax) * BYTES_PER_MIB,
+  };
+};
+
 interface WorkerParts {
   readonly clock: Clock;
   readonly metrics: ReturnType<typeof createMetrics>;
@@ -196,6 +217,7 @@ const startWorker = async (
       return image.imagePath;
     },
     logSink: (functionName, stream) => logs.stream(functionName, stream),
+    logRateKib: options.logRateKib ?? LOG_RATE_KIB_DEFAULT,
     warn: (message, error) => log.warn({ err: error }, message),
     storagePath: options.dataDir,
     cpu: options.cpu,

@@ -21,6 +21,7 @@ import {
 import type { Field, Frame } from "../wire/shim-protocol.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import type { BootedMicroVm } from "./booted.ts";
+import { LOG_RATE_KIB_DEFAULT } from "./log-rate.ts";
 import { BufferedSink } from "./invocation.ts";
 import { ShimLink } from "./shim-link.ts";
 import { Slot } from "./slot.ts";
@@ -120,7 +121,8 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
         versionArn: "arn",
       }),
       image: () => Promise.resolve("/code.erofs"),
-      logSink: () => ({ write: ({ text }) => lines.push(text), flush: () => Promise.resolve() }),
+      logSink: () => ({ write: ({ text }) => lines.push(text), leftOut: () => {}, flush: () => Promise.resolve() }),
+      logRateKib: LOG_RATE_KIB_DEFAULT,
       changed: (changed) => states.push(changed.info.state),
       warn: (_message, error) => assert.fail(String(error)),
     },

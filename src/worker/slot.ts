@@ -70,6 +70,8 @@ export interface SlotServices {
   /** Host path of a code or layer image. Throws `ServiceError` when it is gone. */
   readonly image: (digest: string) => Promise<string>;
   readonly logSink: (functionName: string, stream: string) => LogSink;
+  /** Log that one slot may write in a second for as long as it likes, in KiB. */
+  readonly logRateKib: number;
   readonly changed: (slot: Slot) => void;
   readonly warn: (message: string, error: unknown) => void;
 }
@@ -121,6 +123,8 @@ export class Slot {
   /** Why it could not start, when that is not the slot's own fault. */
   #failure: ServiceError | null = null;
   #initBackstop: Timer | null = null;
+  /** When a guest that writes too much log may go on. */
+  #logHold: Timer | null = null;
   #endReason: string | null = null;
   #ended: Promise<void> | null = null;
 
@@ -133,7 +137,8 @@ export class Slot {
     this.madeAtMs = clock.monotonicMs();
     this.#state = new SlotStateMachine(clock, () => services.changed(this));
     this.#logStream = logStreamName(this.createdAtMs, spec.version, id);
-    this.#log = new SlotLog(services.logSink(spec.functionName, this.#logStream), spec.logFormat, clock);
+    const sink = services.logSink(spec.functionName, this.#logStream);
+    this.#log = new SlotLog(sink, spec.logFormat, clock, services.logRateKib);
     this.#ready.promise.catch(() => {});
   }
 
@@ -253,6 +258,8 @@ export class Slot {
     const readOn = clock.after(this.spec.timeoutMs + DEADLINE_READ_ON_MS, () => {
       frames.readOn();
       this.resumeReading();
+      this.#log.hurry();
+      this.#booted?.link.resume("log");
     });
     const backstop = clock.after(this.spec.timeoutMs + DEADLINE_GRACE_MS, () => {
       frames.overrun(this.spec.timeoutMs);
@@ -310,7 +317,7 @@ export class Slot {
 
   /** Holds the guest's answer back, or lets it come, as its reader can take it. */
   resumeReading(): void {
-    this.#booted?.link.resume();
+    this.#booted?.link.resume("reader");
   }
 
   /** Measures what the microVM takes on the host, and has taken of its CPUs. */
@@ -407,12 +414,24 @@ export class Slot {
     ];
   }
 
+  /** A function that writes more log than it may is held back for a moment. */
+  #output(frame: Frame): void {
+    const held = this.#log.output(frame);
+    const link = this.#booted?.link;
+    if (held === null || link === undefined) return;
+    link.pause("log", held.rest);
+    this.#logHold?.[Symbol.dispose]();
+    const { clock } = this.#services;
+    const resume = (): void => link.resume("log");
+    this.#logHold = held.delayMs === 0 ? clock.soon(resume) : clock.after(held.delayMs, resume);
+  }
+
   /** Every frame from the guest comes through here. A frame out of order ends this microVM and nothing else. */
   #frame(frame: Frame): void {
     try {
       switch (frame.type) {
         case FromShim.Log:
-          return this.#log.output(frame);
+          return this.#output(frame);
         case FromShim.Ready:
           return this.#initEnded(null, decodeFields(frame.payload).number(ReadyField.InitDurationUs) ?? 0);
         case FromShim.InitFailed: {
@@ -428,7 +447,7 @@ export class Slot {
           if (frame.type === FromShim.Done) this.#log.flush();
           if (frame.type === FromShim.ResponseHead) this.#span?.event("answer begins");
           if (frame.type === FromShim.ResponseEnd) this.#span?.event("answer is complete");
-          if (!this.#invocation.take(frame)) this.#booted?.link.pause();
+          if (!this.#invocation.take(frame)) this.#booted?.link.pause("reader");
       }
     } catch (error) {
       void this.end(error instanceof Error ? error.message : String(error));
