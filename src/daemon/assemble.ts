@@ -1,6 +1,8 @@
 import { statfsSync } from "node:fs";
 import { hostname } from "node:os";
 import { createSystemClock } from "../lib/clock.ts";
+import { ownedClock } from "../lib/owned-clock.ts";
+import type { TurnOwner, Turns } from "../lib/turn-meter.ts";
 import type { Clock } from "../lib/clock.ts";
 import { systemIds } from "../lib/ids.ts";
 import { systemRandom } from "../lib/random.ts";
@@ -37,7 +39,9 @@ import { loadRuntimeImages } from "../worker/runtime-images.ts";
 import type { AssembleHearth, HearthOptions } from "./hearth-options.ts";
 import { dataFiles, IMAGES_DIRECTORY, SHIM_PATH } from "./settings.ts";
 import { openTracer } from "./tracing.ts";
+import { measureTurns } from "./turns.ts";
 
+const TIMER: TurnOwner = { kind: "timer", name: "" };
 /** The queue's events lie in the data directory, and its lock lets one Hearth at a time have them. */
 const INSTANCE = "data-directory";
 const BYTES_PER_MIB = 1024 * 1024;
@@ -51,9 +55,14 @@ export const assembleHearth: AssembleHearth = async (options) => {
   const { dataDir, log } = options;
   await using stack = new AsyncDisposableStack();
   const files = dataFiles(dataDir);
-  const clock = createSystemClock((error) => log.error({ err: error }, "what a timer began failed"));
+  const system = createSystemClock((error) => log.error({ err: error }, "what a timer began failed"));
+  const metrics = createMetrics(system);
+  const turns = measureTurns(system, log, metrics);
+  const clock = ownedClock(system, (callback) => {
+    turns.begin(TIMER);
+    return callback();
+  });
   const ids = systemIds;
-  const metrics = createMetrics(clock);
   const { tracer } = stack.use(await openTracer(options.otlp, { env: process.env, log, clock, ids }));
   const logs = stack.use(
     new FunctionLogs(files.logs, {
@@ -71,7 +80,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
     log.warn(
       "this machine did not forward IPv4 packets; now it does (sysctl net.ipv4.ip_forward=1), and goes on after Hearth's end",
     );
-  const { worker, hypervisor } = await startWorker(options, { clock, metrics, tracer, logs, code, network });
+  const { worker, hypervisor } = await startWorker(options, { clock, turns, metrics, tracer, logs, code, network });
   stack.use(worker);
   const placement = new Placement({ clock, ids, random: systemRandom });
   const manager = new WorkerManager({
@@ -171,6 +180,7 @@ const logRetention = ({ dataDir, logsMbMax, logAgeDaysMax }: HearthOptions): Log
 };
 
 interface WorkerParts {
+  readonly turns: Turns;
   readonly clock: Clock;
   readonly metrics: ReturnType<typeof createMetrics>;
   readonly tracer: Tracer;
@@ -182,7 +192,7 @@ interface WorkerParts {
 /** The worker of this machine: hypervisor, images, Micro Manager. */
 const startWorker = async (
   options: HearthOptions,
-  { clock, metrics, tracer, logs, code, network: { networks } }: WorkerParts,
+  { clock, turns, metrics, tracer, logs, code, network: { networks } }: WorkerParts,
 ): Promise<{ worker: MicroManager; hypervisor: { name: string; reason: string } }> => {
   const { log } = options;
   const memory = new HostMemory(findMemoryGroups());
@@ -190,6 +200,8 @@ const startWorker = async (
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
     clock,
+    turns,
+    onLeft: (error) => log.warn({ err: error }, "a microVM left something behind; it is tried again"),
     ...driveDirectories(options.dataDir),
     sharedImagesDir: images.directory,
     drivePages: options.drivePages,

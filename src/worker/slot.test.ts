@@ -88,7 +88,13 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
     setBusy: (busy: boolean) => busyness.push(busy),
     kill: (detail: string) => {
       killed.push(detail);
-      return Promise.resolve({ cause: "killed", exitCode: null, signal: null, detail } satisfies MicroVmExit);
+      return Promise.resolve({
+        cause: "killed",
+        exitCode: null,
+        error: null,
+        signal: null,
+        detail,
+      } satisfies MicroVmExit);
     },
   };
   const booted = {
@@ -245,7 +251,13 @@ test("a microVM that dies under an invocation fails it, and the first reason is 
   const invoked = made.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
   invoked.catch(() => {});
   await settled();
-  made.exited.resolve({ cause: "crashed", exitCode: null, signal: "SIGSEGV", detail: "the kernel crashed" });
+  made.exited.resolve({
+    cause: "crashed",
+    exitCode: null,
+    error: null,
+    signal: "SIGSEGV",
+    detail: "the kernel crashed",
+  });
   await assert.rejects(invoked, /the kernel crashed/);
   await made.slot.end("drain");
   assert.equal(made.slot.endReason, "the kernel crashed");

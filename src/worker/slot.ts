@@ -4,7 +4,7 @@ import type { LogSink } from "../telemetry/function-log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { traced } from "../telemetry/tracing.ts";
 import type { Span, Tracer } from "../telemetry/tracing.ts";
-import type { GuestDevice } from "../vmm/microvm.ts";
+import type { GuestDevice, MicroVmExit } from "../vmm/microvm.ts";
 import { serviceFailure, slotGone } from "../wire/errors.ts";
 import type { ServiceError } from "../wire/errors.ts";
 import { exhaustion } from "../wire/exhaustion.ts";
@@ -171,17 +171,21 @@ export class Slot {
     this.#startTrace = steps;
     try {
       const images = await this.#images();
-      const [taken] = await Promise.all([
-        steps.microVm(() => this.#services.microVm(this.spec, [...images.root, images.code, ...images.layers])),
+      const wanted = [...images.root, images.code, ...images.layers];
+      const [taking, networking] = await Promise.allSettled([
+        steps.microVm(() => this.#services.microVm(this.spec, wanted)).then((taken) => (this.#taken = taken)),
         this.#takeNetwork(),
       ]);
-      this.#taken = taken;
-      const { booted } = taken;
+      // Whatever of the two was had is the slot's by now, and goes with it.
+      if (taking.status === "rejected") throw taking.reason;
+      if (networking.status === "rejected") throw networking.reason;
+      const { booted } = taking.value;
       if (this.#state.state === "Dead") {
-        taken.settled();
-        return void booted.vm.kill("its slot ended while it booted");
+        taking.value.settled();
+        await booted.vm.kill("its slot ended while it booted");
+        return;
       }
-      void booted.vm.exited.then((exit) => this.end(exit.detail));
+      void booted.vm.exited.then((exit) => this.#exited(exit));
       booted.vm.setCpuShare(cpuShare(this.spec.memoryMb, this.#services.cpu, "init"));
       booted.vm.setBusy(true);
       this.#freezer = new Freezer({
@@ -211,6 +215,12 @@ export class Slot {
       this.#failure = exhaustion(error);
       await this.end(error instanceof Error ? error.message : String(error));
     }
+  }
+
+  /** The microVM ended by itself, or for what the host has run out of: nobody's init, and no other slot, would fare better. */
+  #exited({ detail, error }: MicroVmExit): Promise<void> {
+    this.#failure ??= exhaustion(error);
+    return this.end(detail);
   }
 
   /** The guest let the limit of its init pass without a word. */
@@ -450,6 +460,7 @@ export class Slot {
           if (!this.#invocation.take(frame)) this.#booted?.link.pause("reader");
       }
     } catch (error) {
+      this.#failure ??= exhaustion(error);
       void this.end(error instanceof Error ? error.message : String(error));
     }
   }
