@@ -42,7 +42,7 @@ const authenticatorOf = ({ auth, config, listen, clock, allowedHosts = [] }: Fro
 
 const servicesOf = (options: FrontendOptions): ApiServices => {
   const { clock } = options;
-  const functions = new FunctionCache(options.store, options.config, clock);
+  const functions = new FunctionCache(options.store, options.code, options.config, clock);
   const lifecycle = new Lifecycle(options, functions);
   const invocation = { ...options, functions, lifecycle };
   const queue = new AsyncQueue(invocation, options.asyncParallel ?? ASYNC_PARALLEL_DEFAULT);

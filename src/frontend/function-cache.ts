@@ -1,10 +1,12 @@
-import type { Store, FunctionRecord } from "../store/store.ts";
+import type { CodeStore } from "../store/code.ts";
+import type { FunctionRecord, Store } from "../store/store.ts";
 import { functionNotFound } from "../wire/errors.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import { FUNCTION_CACHE_MS } from "../wire/limits.ts";
 import type { ReusePolicy } from "../wire/slot.ts";
 import { functionArn, LATEST } from "./api/names.ts";
 import type { Clock } from "../lib/clock.ts";
+import { withHealth } from "./record-health.ts";
 import type { FrontendConfig } from "./services.ts";
 
 /** Tag on a function: `never` gives every invocation a fresh microVM, `always` lets slots serve again. */
@@ -54,6 +56,7 @@ export const specOf = (record: FunctionRecord, reuse: ReusePolicy): FunctionSpec
  */
 export class FunctionCache {
   readonly #store: Store;
+  readonly #code: Pick<CodeStore, "get" | "problem">;
   readonly #config: FrontendConfig;
   readonly #clock: Clock;
   /** `untilMs` is on the monotonic clock. */
@@ -61,8 +64,9 @@ export class FunctionCache {
   /** Counts changes, so that a lookup that began before one does not bring the old record back. */
   #changes = 0;
 
-  constructor(store: Store, config: FrontendConfig, clock: Clock) {
+  constructor(store: Store, code: Pick<CodeStore, "get" | "problem">, config: FrontendConfig, clock: Clock) {
     this.#store = store;
+    this.#code = code;
     this.#config = config;
     this.#clock = clock;
   }
@@ -95,8 +99,14 @@ export class FunctionCache {
     const { accountId } = this.#config;
     const record = await this.#store.getFunction(accountId, functionName, version);
     if (record === null) throw functionNotFound(functionArn(this.#config, functionName, qualifier));
+    // Code that was lost may be back.
+    if (this.#code.problem(record.code.digest) !== null) await this.#code.get(record.code.digest);
     const tags = (await this.#store.getTags(accountId, functionName)) ?? {};
     const reservedConcurrency = await this.#store.getReservedConcurrency(accountId, functionName);
-    return { record, spec: specOf(record, reusePolicy(tags, this.#config.reuse)), reservedConcurrency };
+    return {
+      record: withHealth(this.#code, record),
+      spec: specOf(record, reusePolicy(tags, this.#config.reuse)),
+      reservedConcurrency,
+    };
   }
 }

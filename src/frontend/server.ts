@@ -229,7 +229,9 @@ const addDownloads = (app: FastifyInstance, services: ApiServices): void => {
         throw new ServiceError("AccessDeniedException", 403, "Request has expired or its signature is not valid.");
       }
       const image = await services.code.get(digest);
-      if (image === null) throw new ServiceError("ResourceNotFoundException", 404, `There is no code ${digest}.`);
+      if (image === null || image.zipPath === null) {
+        throw new ServiceError("ResourceNotFoundException", 404, `There is no archive of the code ${digest}.`);
+      }
       return reply
         .headers({ "content-type": "application/zip", "content-length": String(image.zipBytes) })
         .send(createReadStream(image.zipPath));

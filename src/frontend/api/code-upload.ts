@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import type { FunctionCode } from "@aws-sdk/client-lambda";
 import type { FunctionRecord } from "../../store/store.ts";
 import { invalidParameter, ServiceError } from "../../wire/errors.ts";
@@ -7,11 +6,16 @@ import type { ApiServices } from "./context.ts";
 
 type CodeSource = Pick<FunctionCode, "ZipFile" | "S3Bucket" | "S3Key" | "ImageUri">;
 
-/** Stores uploaded code and says how a record names it. Throws for sources that are not built, and for bad archives. */
+/** How a record names uploaded code, which is not collected before this is disposed of. */
+export interface StoredCode extends Disposable {
+  readonly named: FunctionRecord["code"];
+}
+
+/** Stores uploaded code. Throws for sources that are not built, and for bad archives. */
 export const storeCode = async (
   { code, store, config }: Pick<ApiServices, "code" | "store" | "config">,
   source: CodeSource,
-): Promise<FunctionRecord["code"]> => {
+): Promise<StoredCode> => {
   if (source.ImageUri !== undefined) {
     throw invalidParameter("ImageUri is not supported by Hearth yet. Pass the code as ZipFile.");
   }
@@ -24,6 +28,9 @@ export const storeCode = async (
     throw new ServiceError("CodeStorageExceededException", 400, "Code storage limit exceeded.", { Type: "User" });
   }
   const image = await code.put(source.ZipFile);
-  const sha256Base64 = createHash("sha256").update(source.ZipFile).digest("base64");
-  return { digest: image.digest, sha256Base64, bytes: image.zipBytes };
+  const sha256Base64 = Buffer.from(image.digest, "hex").toString("base64");
+  return {
+    named: { digest: image.digest, sha256Base64, bytes: image.zipBytes },
+    [Symbol.dispose]: () => image[Symbol.dispose](),
+  };
 };

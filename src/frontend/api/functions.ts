@@ -13,6 +13,7 @@ import type { FunctionRecord } from "../../store/store.ts";
 import { functionNotFound, invalidParameter, ServiceError } from "../../wire/errors.ts";
 import * as limits from "../../wire/limits.ts";
 import { CREATING } from "../lifecycle.ts";
+import { withHealth } from "../record-health.ts";
 import { storeCode } from "./code-upload.ts";
 import { configurationOf } from "./configuration.ts";
 import { findRecord } from "./context.ts";
@@ -68,7 +69,8 @@ export const CreateFunction = async (
       Type: "User",
     });
   }
-  const record: FunctionRecord = { ...settings, code: await storeCode(services, input.Code ?? {}) };
+  using code = await storeCode(services, input.Code ?? {});
+  const record: FunctionRecord = { ...settings, code: code.named };
   await store.createFunction(record, tags);
   services.functions.forget(functionName);
   const published = input.Publish === true ? await publishRecord(services, record, null) : null;
@@ -81,7 +83,8 @@ export const GetFunctionConfiguration = async (
   input: GetFunctionConfigurationRequest,
 ): Promise<FunctionConfiguration> => {
   const { functionName, qualifier } = parseReference(services.config, input.FunctionName ?? "", input.Qualifier);
-  return configurationOf(await findRecord(services, functionName, qualifier), qualifier !== null);
+  const record = await findRecord(services, functionName, qualifier);
+  return configurationOf(withHealth(services.code, record), qualifier !== null);
 };
 
 export const GetFunction = async (
@@ -95,7 +98,7 @@ export const GetFunction = async (
   const tags = (await store.getTags(config.accountId, functionName)) ?? {};
   const reserved = await store.getReservedConcurrency(config.accountId, functionName);
   return {
-    Configuration: configurationOf(record, qualifier !== null),
+    Configuration: configurationOf(withHealth(services.code, record), qualifier !== null),
     Code: { RepositoryType: "S3", Location: links.make(request.headers.host ?? "localhost", record.code.digest) },
     Tags: Object.keys(tags).length === 0 ? undefined : { ...tags },
     Concurrency: reserved === null ? undefined : { ReservedConcurrentExecutions: reserved },
@@ -103,14 +106,14 @@ export const GetFunction = async (
 };
 
 export const ListFunctions = async (
-  { store, config }: ApiServices,
+  { store, config, code }: ApiServices,
   input: ListFunctionsRequest,
 ): Promise<ListFunctionsResponse> => {
   const items = Math.min(input.MaxItems ?? limits.LIST_ITEMS_PER_PAGE, limits.LIST_ITEMS_PER_PAGE);
   const allVersions = input.FunctionVersion === "ALL";
   const page = await store.listFunctions(config.accountId, { marker: input.Marker ?? null, items, allVersions });
   return {
-    Functions: page.items.map((record) => configurationOf(record, allVersions)),
+    Functions: page.items.map((record) => configurationOf(withHealth(code, record), allVersions)),
     NextMarker: page.nextMarker ?? undefined,
   };
 };

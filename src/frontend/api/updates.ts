@@ -47,9 +47,9 @@ export const UpdateFunctionCode = async (
 ): Promise<FunctionConfiguration> => {
   const before = await changeable(services, input.FunctionName, input.RevisionId);
   checkArchitectures(input.Architectures);
-  const code = await storeCode(services, input);
-  if (input.DryRun === true) return configurationOf({ ...before, code }, false);
-  const record = await change(services, before, { ...before, code });
+  using code = await storeCode(services, input);
+  if (input.DryRun === true) return configurationOf({ ...before, code: code.named }, false);
+  const record = await change(services, before, { ...before, code: code.named });
   const published = input.Publish === true ? await publishRecord(services, record, null) : null;
   services.lifecycle.settle(record);
   return configurationOf(published ?? record, false);

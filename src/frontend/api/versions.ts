@@ -9,6 +9,7 @@ import type { FunctionRecord } from "../../store/store.ts";
 import { functionNotFound, invalidParameter } from "../../wire/errors.ts";
 import { LIST_ITEMS_MAX, LIST_ITEMS_PER_PAGE } from "../../wire/limits.ts";
 import { assertSettled, SETTLED } from "../lifecycle.ts";
+import { withHealth } from "../record-health.ts";
 import { configurationOf } from "./configuration.ts";
 import { checkRevision, findRecord } from "./context.ts";
 import type { ApiServices } from "./context.ts";
@@ -83,13 +84,13 @@ export const ListVersionsByFunction = async (
   services: ApiServices,
   input: ListVersionsByFunctionRequest,
 ): Promise<ListVersionsByFunctionResponse> => {
-  const { store, config } = services;
+  const { store, config, code } = services;
   const { functionName } = parseReference(config, input.FunctionName ?? "", undefined);
   const items = Math.min(input.MaxItems ?? LIST_ITEMS_PER_PAGE, LIST_ITEMS_PER_PAGE);
   const page = await store.listVersions(config.accountId, functionName, { marker: input.Marker ?? null, items });
   if (page.items.length === 0 && input.Marker === undefined) throw functionNotFound(functionArn(config, functionName));
   return {
-    Versions: page.items.map((record) => configurationOf(record, true)),
+    Versions: page.items.map((record) => configurationOf(withHealth(code, record), true)),
     NextMarker: page.nextMarker ?? undefined,
   };
 };

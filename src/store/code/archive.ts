@@ -14,6 +14,8 @@ const DIRECTORY_MODE_DEFAULT = 0o755;
 const NAME_BYTES_MAX = 255;
 const PATH_BYTES_MAX = 3_072;
 const LINK_BYTES_MAX = 4_095;
+/** Hearth's own: directories above a file. The kernel walks all of them for every file that is made. */
+const DEPTH_MAX = 128;
 
 export interface ArchiveFile {
   readonly kind: "file" | "link";
@@ -24,6 +26,7 @@ export interface ArchiveFile {
 /** What an archive unpacks to: paths are relative, without `.` and `..`, separated by single slashes. */
 export interface Archive {
   readonly zip: yauzl.ZipFile;
+  readonly bytes: Buffer;
   /** Permissions by path, parents before children. */
   readonly directories: ReadonlyMap<string, number>;
   readonly files: ReadonlyMap<string, ArchiveFile>;
@@ -45,16 +48,24 @@ const emptyArchive = (): ServiceError => invalidParameter("Uploaded file must be
 const tooLargeUnzipped = (): ServiceError =>
   invalidParameter(`Unzipped size must be smaller than ${UNZIPPED_BYTES_MAX} bytes`);
 
+/** As much of a path as a message shows. */
+const shown = (path: string): string => (path.length > NAME_BYTES_MAX ? `${path.slice(0, NAME_BYTES_MAX)}…` : path);
+
 /** Path of an entry without `.` and empty segments; yauzl has refused `..`, absolute paths and backslashes by now. */
 const pathOf = (fileName: string): string => {
   const segments = fileName.split("/").filter((segment) => segment !== "" && segment !== ".");
   const path = segments.join("/");
-  if (fileName.includes("\0")) throw badArchive(`the entry ${JSON.stringify(fileName)} has a NUL in its name`);
+  if (fileName.includes("\0")) throw badArchive(`the entry ${JSON.stringify(shown(fileName))} has a NUL in its name`);
   if (segments.some((segment) => Buffer.byteLength(segment) > NAME_BYTES_MAX)) {
     throw badArchive(`the entry "${path.slice(0, NAME_BYTES_MAX)}…" has a name longer than ${NAME_BYTES_MAX} bytes`);
   }
   if (Buffer.byteLength(path) > PATH_BYTES_MAX) {
     throw badArchive(`the entry "${path.slice(0, NAME_BYTES_MAX)}…" has a path longer than ${PATH_BYTES_MAX} bytes`);
+  }
+  if (segments.length > DEPTH_MAX) {
+    throw badArchive(
+      `the entry "${shown(path)}" lies ${segments.length} levels deep; at most ${DEPTH_MAX} are allowed`,
+    );
   }
   return path;
 };
@@ -85,6 +96,12 @@ const checkEntry = (entry: yauzl.Entry, path: string, kind: "file" | "link" | "d
   }
 };
 
+/** Nobody looks at extra fields and comments again, and of small ones there may be millions in an archive. */
+const withoutExtras = (entry: yauzl.Entry): yauzl.Entry => {
+  entry.extraFields.length = 0;
+  return entry;
+};
+
 const readEntries = async (
   zip: yauzl.ZipFile,
 ): Promise<{ files: Map<string, ArchiveFile>; listed: Map<string, number> }> => {
@@ -93,7 +110,12 @@ const readEntries = async (
   if (zip.entryCount > ZIP_ENTRIES_MAX) {
     throw badArchive(`the archive has ${zip.entryCount} entries; at most ${ZIP_ENTRIES_MAX} are allowed`);
   }
+  let compressedBytes = 0;
   for await (const entry of zip.eachEntry()) {
+    compressedBytes += entry.compressedSize;
+    if (compressedBytes > zip.fileSize) {
+      throw badArchive("its entries overlap: together they are larger than the archive");
+    }
     const path = pathOf(entry.fileName);
     if (path === "") continue;
     const kind = kindOf(entry, path);
@@ -103,36 +125,76 @@ const readEntries = async (
     files.delete(path);
     listed.delete(path);
     if (kind === "directory") listed.set(path, mode);
-    else files.set(path, { kind, mode, entry });
+    else files.set(path, { kind, mode, entry: withoutExtras(entry) });
   }
   return { files, listed };
 };
 
-/** Every directory that files and directories stand in, parents first. Throws when a file stands where one is needed. */
-const directoriesOf = (
-  files: ReadonlyMap<string, ArchiveFile>,
-  listed: ReadonlyMap<string, number>,
-): Map<string, number> => {
-  const all = new Set(listed.keys());
-  for (const path of [...files.keys(), ...listed.keys()]) {
-    for (let at = path.lastIndexOf("/"); at > 0; at = path.lastIndexOf("/", at - 1)) {
-      const parent = path.slice(0, at);
-      if (files.has(parent)) throw badArchive(`the entry "${path}" lies below "${parent}", which is no directory`);
-      if (all.has(parent) && !listed.has(parent)) break;
-      all.add(parent);
-    }
-  }
-  // A parent is a prefix of its children, so plain order puts it first.
-  return new Map(
-    [...all].sort((a, b) => (a < b ? -1 : 1)).map((path) => [path, listed.get(path) ?? DIRECTORY_MODE_DEFAULT]),
-  );
-};
+/** A name in the tree that an archive unpacks to. */
+interface Node {
+  /** The directory's permissions where the archive lists it. */
+  mode: number | null;
+  /** What stands here when it is no directory. */
+  file: ArchiveFile | null;
+  readonly below: Map<string, Node>;
+}
+
+const newNode = (): Node => ({ mode: null, file: null, below: new Map() });
 
 /**
- * Reads an archive's directory and checks all that can be checked without unpacking. Throws
- * InvalidParameterValueException (or RequestEntityTooLargeException) with Lambda's texts.
+ * Puts every path into one tree, segment by segment: each byte of a name is looked at once, however deep the names are
+ * and however much they have in common. Throws when a file stands where a directory is needed, and for too large a tree.
  */
-export const readArchive = async (bytes: Uint8Array): Promise<Archive> => {
+const treeOf = (files: ReadonlyMap<string, ArchiveFile>, listed: ReadonlyMap<string, number>): Node => {
+  const root = newNode();
+  let nodes = 0;
+  const place = (path: string): Node => {
+    let at = root;
+    const segments = path.split("/");
+    for (const [depth, segment] of segments.entries()) {
+      if (at.file !== null) throw belowFile(path, segments.slice(0, depth).join("/"));
+      let next = at.below.get(segment);
+      if (next === undefined) {
+        nodes += 1;
+        if (nodes > ZIP_ENTRIES_MAX) {
+          throw badArchive(`the archive unpacks to more than ${ZIP_ENTRIES_MAX} files and directories`);
+        }
+        next = newNode();
+        at.below.set(segment, next);
+      }
+      at = next;
+    }
+    return at;
+  };
+  for (const [path, mode] of listed) place(path).mode = mode;
+  for (const [path, file] of files) {
+    const node = place(path);
+    const [child] = node.below.keys();
+    if (child !== undefined) throw belowFile(`${path}/${child}`, path);
+    node.file = file;
+  }
+  return root;
+};
+
+const belowFile = (path: string, file: string): ServiceError =>
+  badArchive(`the entry "${shown(path)}" lies below "${shown(file)}", which is no directory`);
+
+/** Every directory that files and directories stand in, with its permissions, parents first. */
+const directoriesOf = (root: Node): Map<string, number> => {
+  const directories = new Map<string, number>();
+  const pending: { readonly path: string; readonly node: Node }[] = [{ path: "", node: root }];
+  for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
+    const { path, node } = next;
+    if (path !== "") directories.set(path, node.mode ?? DIRECTORY_MODE_DEFAULT);
+    for (const [segment, below] of node.below) {
+      if (below.file === null) pending.push({ path: path === "" ? segment : `${path}/${segment}`, node: below });
+    }
+  }
+  return directories;
+};
+
+/** Throws for an archive that is empty or larger than Lambda takes. */
+export const checkSize = (bytes: Uint8Array): void => {
   if (bytes.byteLength === 0) throw emptyArchive();
   if (bytes.byteLength > ZIP_BYTES_MAX) {
     throw new ServiceError(
@@ -141,6 +203,14 @@ export const readArchive = async (bytes: Uint8Array): Promise<Archive> => {
       `Zipped size must be smaller than ${ZIP_BYTES_MAX} bytes`,
     );
   }
+};
+
+/**
+ * Reads an archive's directory and checks all that can be checked without unpacking. Throws
+ * InvalidParameterValueException (or RequestEntityTooLargeException) with Lambda's texts.
+ */
+export const readArchive = async (bytes: Uint8Array): Promise<Archive> => {
+  checkSize(bytes);
   try {
     const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     const zip = await yauzl.fromBufferPromise(buffer, { lazyEntries: true, strictFileNames: true });
@@ -149,7 +219,7 @@ export const readArchive = async (bytes: Uint8Array): Promise<Archive> => {
     let unzippedBytes = 0;
     for (const file of files.values()) unzippedBytes += file.entry.uncompressedSize;
     if (unzippedBytes > UNZIPPED_BYTES_MAX) throw tooLargeUnzipped();
-    return { zip, files, directories: directoriesOf(files, listed), unzippedBytes };
+    return { zip, bytes: buffer, files, directories: directoriesOf(treeOf(files, listed)), unzippedBytes };
   } catch (error) {
     if (error instanceof ServiceError) throw error;
     const message = error instanceof Error ? error.message : String(error);

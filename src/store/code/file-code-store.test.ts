@@ -1,13 +1,16 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { mkdir, mkdtemp, readdir, readFile, rm, stat, utimes, writeFile } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, readFile, rm, stat, truncate, utimes, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { describe, it } from "node:test";
 import { ZipFile } from "yazl";
-import { systemClock } from "../../lib/clock.ts";
 import { CODE_KEEP_MS, UNZIPPED_BYTES_MAX, ZIP_BYTES_MAX } from "../../wire/limits.ts";
+import { systemClock } from "../../lib/clock.ts";
+import { VirtualClock } from "../../lib/virtual-clock.ts";
+import type { CodeImage } from "../code.ts";
 import { openCodeStore } from "./file-code-store.ts";
+import { TRASH_KEEP_MS } from "./trash.ts";
 
 interface Item {
   readonly name: string;
@@ -41,6 +44,12 @@ const place = async (): Promise<AsyncDisposable & { readonly path: string }> => 
   return { path, [Symbol.asyncDispose]: () => rm(path, { recursive: true }) };
 };
 
+/** Makes code look as if it had been uploaded long ago. */
+const age = async (dataDir: string, ...digests: readonly (string | undefined)[]): Promise<void> => {
+  const longAgoS = (Date.now() - CODE_KEEP_MS) / 1000 - 600;
+  for (const digest of digests) await utimes(join(dataDir, "code", `${digest}.json`), longAgoS, longAgoS);
+};
+
 const NOT_A_ZIP = "Could not unzip uploaded file. Please check your file, then try to upload again.";
 
 const refused = async (zip: Uint8Array, message: string | RegExp): Promise<void> => {
@@ -64,13 +73,19 @@ describe("code store: good archives", () => {
       { name: "bin/again", text: "tool", mode: LINK },
     ]);
     const [image, same] = await Promise.all([store.put(zip), store.put(zip)]);
-    assert.deepEqual(image, same);
+    assert.deepEqual(image.imagePath, same.imagePath);
     assert.deepEqual(await readFile(image.zipPath), zip);
     assert.equal(image.zipBytes, zip.byteLength);
     assert.equal((await stat(image.imagePath)).mode & 0o777, 0o444);
     assert.match(describeImage(image.imagePath), /Filesystem UUID:\s+68656172/);
-    assert.deepEqual(await store.get(image.digest), image);
-    assert.deepEqual(await (await openCodeStore(at.path, systemClock)).get(image.digest), image);
+    const { digest, zipPath, zipBytes, imagePath } = image;
+    assert.deepEqual(await store.get(image.digest), { digest, zipPath, zipBytes, imagePath });
+    assert.deepEqual(await (await openCodeStore(at.path, systemClock)).get(image.digest), {
+      digest,
+      zipPath,
+      zipBytes,
+      imagePath,
+    });
     assert.equal(await store.get("0".repeat(64)), null);
     assert.equal(await store.get("../../etc/passwd"), null);
   });
@@ -96,7 +111,10 @@ describe("code store: good archives", () => {
       "b.js",
       "a.js",
     );
-    assert.equal((await store.put(zip)).unzippedBytes, "second".length);
+    const { imagePath } = await store.put(zip);
+    const tree = join(at.path, "tree");
+    execFileSync("fsck.erofs", [`--extract=${tree}`, imagePath]);
+    assert.equal(await readFile(join(tree, "a.js"), "utf8"), "second");
   });
 });
 
@@ -167,15 +185,14 @@ describe("code store: bad archives", () => {
 });
 
 describe("code store: crashes and collection", () => {
-  it("sweeps at opening what was half made", async () => {
+  it("sweeps at opening what was half made, and nothing else", async () => {
     await using at = await place();
     const code = join(at.path, "code");
     await mkdir(join(code, "making-abc", "tree"), { recursive: true });
-    await writeFile(join(code, `${"a".repeat(64)}.erofs`), "image without its zip");
-    await writeFile(join(code, `${"b".repeat(64)}.zip`), "zip without its image");
-    const store = await openCodeStore(at.path, systemClock);
-    assert.deepEqual(await readdir(code), []);
-    assert.equal(await store.get("a".repeat(64)), null);
+    const others = [`${"a".repeat(64)}.erofs`, `${"b".repeat(64)}.zip`, "README"];
+    for (const name of others) await writeFile(join(code, name), "somebody's");
+    await openCodeStore(at.path, systemClock);
+    assert.deepEqual((await readdir(code)).sort(), others.sort());
   });
 
   it("collects old code nobody uses, and leaves fresh and used code", async () => {
@@ -183,13 +200,125 @@ describe("code store: crashes and collection", () => {
     const store = await openCodeStore(at.path, systemClock);
     const zips = await Promise.all(["one", "two", "three"].map((text) => zipOf([{ name: "f", text }])));
     const images = await Promise.all(zips.map((zip) => store.put(zip)));
-    const longAgoS = (Date.now() - CODE_KEEP_MS) / 1000 - 1;
-    for (const image of images.slice(0, 2)) await utimes(image.zipPath, longAgoS, longAgoS);
+    for (const image of images) image[Symbol.dispose]();
+    await age(at.path, images[0]?.digest, images[1]?.digest);
     await store.collect(new Set([images[0]?.digest ?? ""]));
-    const left = await Promise.all(images.map((image) => store.get(image.digest)));
-    assert.deepEqual(
-      left.map((image) => image !== null),
-      [true, false, true],
-    );
+    const names = await readdir(join(at.path, "code"));
+    const [used, unused, fresh] = images.map(({ digest }) => names.filter((name) => name.startsWith(digest)).length);
+    assert.deepEqual([used, unused, fresh], [3, 0, 3]);
+    assert.deepEqual(await readdir(join(at.path, "trash")), [`${images[1]?.digest}.zip`]);
+  });
+
+  it("does not collect what was uploaded and is about to be named", async () => {
+    await using at = await place();
+    const store = await openCodeStore(at.path, systemClock);
+    using image = await store.put(await zipOf([{ name: "f", text: "held" }]));
+    await age(at.path, image.digest);
+    await store.collect(new Set());
+    assert.equal((await stat(image.zipPath)).isFile(), true);
+  });
+
+  it("gives back from the trash what is named again, and empties it of what is old", async () => {
+    await using at = await place();
+    const clock = new VirtualClock({ wallMs: Date.now() });
+    const store = await openCodeStore(at.path, clock);
+    const digests: string[] = [];
+    for (const text of ["back", "gone"]) {
+      using image = await store.put(await zipOf([{ name: "f", text }]));
+      digests.push(image.digest);
+    }
+    await age(at.path, ...digests);
+    await store.collect(new Set());
+    assert.equal((await readdir(join(at.path, "trash"))).length, 2);
+    const [back = "", gone = ""] = digests;
+    assert.equal(store.problem(back), null);
+    assert.equal((await store.get(back))?.digest, back);
+    clock.stepWall(TRASH_KEEP_MS + 60_000);
+    await store.collect(new Set(digests));
+    assert.deepEqual(await readdir(join(at.path, "trash")), []);
+    assert.match(store.problem(gone) ?? "", /code is lost/);
+    assert.equal(await store.get(gone), null);
+  });
+});
+
+const flip = async (path: string): Promise<void> => {
+  const bytes = await readFile(path);
+  bytes[bytes.length >> 1] = (bytes[bytes.length >> 1] ?? 0) ^ 1;
+  await rm(path);
+  await writeFile(path, bytes);
+};
+const stored = async (path: string): Promise<{ readonly image: CodeImage; readonly bytes: Buffer }> => {
+  const store = await openCodeStore(path, systemClock);
+  const image = await store.put(await zipOf([{ name: "index.js", text: "exports.handler = 1" }]));
+  return { image, bytes: await readFile(image.imagePath) };
+};
+
+describe("code store: damage", () => {
+  const ways: Readonly<Record<string, (path: string) => Promise<void>>> = {
+    missing: (path) => rm(path),
+    empty: (path) => truncate(path),
+    cut: async (path) => truncate(path, (await stat(path)).size - 1),
+    flipped: flip,
+  };
+
+  for (const [way, damage] of Object.entries(ways)) {
+    it(`makes an image again that is ${way}, from its archive`, async () => {
+      await using at = await place();
+      const { image, bytes } = await stored(at.path);
+      await damage(image.imagePath);
+      const told: string[] = [];
+      const store = await openCodeStore(at.path, systemClock, (message) => told.push(message));
+      assert.deepEqual((await store.get(image.digest))?.imagePath, image.imagePath);
+      assert.ok(bytes.equals(await readFile(image.imagePath)));
+      assert.match(told.join(), /made again/);
+    });
+
+    it(`serves an image whose archive is ${way}, and says so`, async () => {
+      await using at = await place();
+      const { image, bytes } = await stored(at.path);
+      await damage(join(at.path, "code", `${image.digest}.zip`));
+      const told: string[] = [];
+      const store = await openCodeStore(at.path, systemClock, (message) => told.push(message));
+      const found = await store.get(image.digest);
+      assert.equal(found?.zipPath, null);
+      assert.ok(bytes.equals(await readFile(found.imagePath)));
+      assert.match(told.join(), /archive .* is (missing|damaged)/);
+    });
+
+    it(`does not serve what is ${way} in both forms, and serves it again when it is back`, async () => {
+      await using at = await place();
+      const { image, bytes } = await stored(at.path);
+      await damage(image.imagePath);
+      await damage(join(at.path, "code", `${image.digest}.zip`));
+      const store = await openCodeStore(at.path, systemClock);
+      assert.equal(await store.get(image.digest), null);
+      assert.match(store.problem(image.digest) ?? "", /Upload the/);
+      await rm(image.imagePath, { force: true });
+      await writeFile(image.imagePath, bytes);
+      assert.equal((await store.get(image.digest))?.digest, image.digest);
+      assert.equal(store.problem(image.digest), null);
+    });
+  }
+
+  it("finds an image that is taken away while it serves", async () => {
+    await using at = await place();
+    const { image, bytes } = await stored(at.path);
+    const store = await openCodeStore(at.path, systemClock);
+    await store.get(image.digest);
+    await rm(image.imagePath);
+    await store.get(image.digest);
+    assert.ok(bytes.equals(await readFile(image.imagePath)));
+  });
+
+  it("takes over a directory without facts, and believes no broken ones", async () => {
+    await using at = await place();
+    const { image, bytes } = await stored(at.path);
+    const facts = join(at.path, "code", `${image.digest}.json`);
+    for (const damage of [...Object.values(ways), (path: string) => writeFile(path, '{"zip":{}}')]) {
+      await damage(facts);
+      const store = await openCodeStore(at.path, systemClock);
+      assert.equal((await store.get(image.digest))?.zipBytes, image.zipBytes);
+      assert.ok(bytes.equals(await readFile(image.imagePath)));
+    }
   });
 });

@@ -1,6 +1,5 @@
 /** For tests of the network device: a guest's driver, and a port that is a list of frames. */
 import { NET_FRAME_BYTES_MAX } from "../limits.ts";
-import type { WatchOwner } from "../poller.ts";
 import type { FrameBatch, FramePort } from "./frames.ts";
 import { NET_HEADER_BYTES } from "./frame-header.ts";
 import type { DeviceDriver } from "./virtio-device.ts";
@@ -51,7 +50,7 @@ export class TestPort implements FramePort {
     }
   }
 
-  watch(_owner: WatchOwner, onReadable: () => void): Disposable {
+  watch(onReadable: () => void): Disposable {
     this.#onReadable = onReadable;
     this.watchers++;
     return {

@@ -2,10 +2,11 @@ import assert from "node:assert/strict";
 import type { Duplex } from "node:stream";
 import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
+import { systemClock } from "../../lib/clock.ts";
 
 import { VSOCK_RECEIVE_BYTES_MAX } from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
-import { MEMORY_BYTES, MEMORY_START, random, testHost, TestVsockDriver } from "./testing.ts";
+import { MEMORY_BYTES, MEMORY_START, random, TestVsockDriver } from "./testing.ts";
 import { VsockDevice } from "./vsock.ts";
 
 /*
@@ -30,7 +31,9 @@ class Fuzzer {
 
   constructor(seed: number) {
     this.#below = random(seed);
-    this.#device = new VsockDevice(testHost(() => (this.#broken = true)));
+    this.#device = new VsockDevice(() => {
+      this.#broken = true;
+    }, systemClock);
     for (const port of [1024, 1025]) {
       this.#device.listen(port, (stream) => {
         this.#streams.push(stream);

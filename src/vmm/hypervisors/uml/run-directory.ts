@@ -16,7 +16,6 @@ import { basename, dirname } from "node:path";
 import type { Clock } from "../../../lib/clock.ts";
 import { killCgroup, removeCgroup, type CgroupLayout } from "../../jail/cgroup.ts";
 import { REAP_TIMEOUT_MS, SOCKET_PATH_BYTES_MAX } from "../../limits.ts";
-import type { Leftovers } from "./leftovers.ts";
 
 /** Jiffies since boot at which a process began: with its number, what tells it from a later one of the same number. */
 const startTime = (pid: number): string => {
@@ -42,12 +41,10 @@ const MARK = ".owner";
  */
 export class OwnedDirectory implements Disposable {
   readonly path: string;
-  readonly #leftovers: Leftovers;
   readonly #mark: string;
 
   /** `user` is the jail's, who may enter; null when that is us. Throws, with nothing left behind, when `id` is in use. */
-  constructor(parent: string, id: string, user: number | null, leftovers: Leftovers) {
-    this.#leftovers = leftovers;
+  constructor(parent: string, id: string, user: number | null) {
     this.path = `${parent}/${id}`;
     this.#mark = `${parent}/${MARK}.${OWNER}.${id}`;
     mkdirSync(parent, { recursive: true, mode: 0o711 });
@@ -69,11 +66,8 @@ export class OwnedDirectory implements Disposable {
 
   [Symbol.dispose](): void {
     // Does not follow symbolic links, whatever the guest's process left behind.
-    this.#leftovers.remove(this.path, () => {
-      rmSync(this.path, { recursive: true, force: true });
-      rmSync(this.#mark, { force: true });
-      return true;
-    });
+    rmSync(this.path, { recursive: true, force: true });
+    rmSync(this.#mark, { force: true });
   }
 }
 
@@ -97,7 +91,7 @@ export class RunDirectory implements Disposable {
   readonly #owned: OwnedDirectory;
 
   /** Makes the directories. `user` is the jail's, null when it is ours. Throws when the microVM's id is in use. */
-  constructor(runDir: string, id: string, user: number | null, leftovers: Leftovers) {
+  constructor(runDir: string, id: string, user: number | null) {
     this.path = `${runDir}/${id}`;
     this.host = `${this.path}/host`;
     this.vsockSocket = `${this.host}/vsock.sock`;
@@ -108,7 +102,7 @@ export class RunDirectory implements Disposable {
       throw new Error(
         `The run directory ${runDir} is too long by ${String(longest - SOCKET_PATH_BYTES_MAX)} bytes for the sockets of microVM ${id}`,
       );
-    this.#owned = new OwnedDirectory(runDir, id, user, leftovers);
+    this.#owned = new OwnedDirectory(runDir, id, user);
     try {
       mkdirSync(this.host);
       chmodSync(this.host, 0o755);
