@@ -73,12 +73,6 @@ export const assembleHearth: AssembleHearth = async (options) => {
   });
   placement.heartbeat(await worker.report());
   await manager.addWorker(worker);
-  metrics.readFrom(async () => ({
-    workers: [await worker.reading()],
-    concurrency: { account: (await manager.concurrency()).account, limit: CONCURRENCY_ACCOUNT_DEFAULT },
-    events: await store.backlog(),
-    logLinesDropped: logs.droppedRecords,
-  }));
   stack.use(clock.every(HEARTBEAT_MS, () => beat()));
   const beat = async (): Promise<void> => {
     try {
@@ -116,6 +110,13 @@ export const assembleHearth: AssembleHearth = async (options) => {
       },
     }),
   );
+  metrics.readFrom(async () => ({
+    workers: [await worker.reading()],
+    concurrency: { account: (await manager.concurrency()).account, limit: CONCURRENCY_ACCOUNT_DEFAULT },
+    events: await store.backlog(),
+    logLinesDropped: logs.droppedRecords,
+    http: frontend.holds,
+  }));
   const owned = stack.move();
   return {
     address: { host: frontend.address, port: frontend.port },

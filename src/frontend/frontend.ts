@@ -5,10 +5,14 @@ import { AsyncQueue } from "./async-queue.ts";
 import { sigV4Authenticator } from "./auth.ts";
 import type { Authenticator, Credentials } from "./auth.ts";
 import { FunctionCache } from "./function-cache.ts";
+import { Bodies } from "./http/bodies.ts";
+import { CONNECTIONS_MAX_DEFAULT } from "./http/limits.ts";
+import { createListener } from "./http/listener.ts";
 import { openAuthenticator } from "./http/web-pages.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { buildServer } from "./server.ts";
 import type { Dependencies } from "./services.ts";
+import type { HttpReading } from "../telemetry/index.ts";
 
 export type { Credentials } from "./auth.ts";
 export { REUSE_TAG } from "./function-cache.ts";
@@ -20,6 +24,8 @@ export interface FrontendOptions extends Dependencies {
   readonly auth: readonly Credentials[] | "none";
   /** Without authentication: names besides the address that the service is called by. */
   readonly allowedHosts?: readonly string[];
+  /** Connections at once; what the service needs for itself is not among them. */
+  readonly connectionsMax?: number;
   /** Asynchronous invocations at once; 0 leaves the queue to other Frontends. */
   readonly asyncParallel?: number;
 }
@@ -31,6 +37,8 @@ export interface Frontend extends AsyncDisposable {
   readonly port: number;
   /** Takes no new request and no new event from now on; what is under way goes on. */
   stopAccepting(): void;
+  /** What the HTTP server holds now. */
+  readonly holds: HttpReading;
   /** Stops accepting, and resolves when nothing is under way any more. */
   drain(): Promise<void>;
 }
@@ -71,7 +79,14 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
   await lifecycle.repair();
   const stopped = new AbortController();
   const collecting = collectForever(services, stopped.signal);
-  const app = buildServer(services, authenticatorOf(options));
+  const listener = createListener({
+    clock: options.clock,
+    log,
+    connectionsMax: options.connectionsMax ?? CONNECTIONS_MAX_DEFAULT,
+    onConnectionEnd: (end) => options.metrics.connectionEnded(end),
+  });
+  const bodies = new Bodies(options.clock);
+  const app = buildServer(services, authenticatorOf(options), { listener, bodies });
   await app.listen({ ...options.listen });
   if (options.asyncParallel !== 0) queue.start();
   const address = app.server.address();
@@ -89,6 +104,9 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
   return {
     address: host,
     port,
+    get holds() {
+      return { connections: listener.connections.counts, bodies: bodies.held };
+    },
     stopAccepting,
     drain: async () => {
       stopAccepting();
@@ -98,6 +116,7 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
       stopAccepting();
       app.server.closeAllConnections();
       await Promise.all([closing, collecting, lifecycle.drain()]);
+      listener[Symbol.dispose]();
     },
   };
 };

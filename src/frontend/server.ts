@@ -2,6 +2,7 @@ import { hash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
+import { Readable } from "node:stream";
 import fastify from "fastify";
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import type { Clock } from "../lib/clock.ts";
@@ -19,6 +20,9 @@ import type { Span } from "../telemetry/tracing.ts";
 import { isBuilt, isStream, runOperation } from "./api/operations.ts";
 import { requestSpan } from "./request-trace.ts";
 import type { Authenticated, Authenticator } from "./auth.ts";
+import type { Bodies, Body } from "./http/bodies.ts";
+import { REFUSED_BODY_BYTES_MAX, REFUSED_BODY_MS_MAX } from "./http/limits.ts";
+import type { Listener } from "./http/listener.ts";
 
 declare module "fastify" {
   interface FastifyRequest {
@@ -30,6 +34,8 @@ declare module "fastify" {
     span: Span | null;
     /** When its first byte came, on the monotonic clock. */
     startedMs: number;
+    /** Its body while it is held; null when it has none. */
+    held: Body | null;
   }
 }
 
@@ -37,10 +43,9 @@ const INTERNAL_ERROR = 500;
 const BAD_REQUEST = 400;
 /** Of a path's one variable part: the longest ARN, encoded. */
 const PARAMETER_CHARS_MAX = 32_768;
-/** A body over its limit is read on to this length and thrown away, so that its sender hears the answer. */
-const REFUSED_BODY_BYTES_MAX: number = 2 * limits.REQUEST_BODY_BYTES_MAX;
-const REFUSED_BODY_MS_MAX = 10_000;
+const REQUEST_TIMEOUT = 408;
 const EMPTY_BODY: Buffer = Buffer.alloc(0);
+const EMPTY_SHA256: string = hash("sha256", "", "hex");
 
 const BODY_LIMITS: ReadonlyMap<string, number> = new Map([
   ["CreateFunction", limits.REQUEST_BODY_BYTES_MAX],
@@ -60,6 +65,15 @@ const bodyTooLarge = (operation: string): ServiceError => {
     `Request must be smaller than ${bodyLimitOf(operation)} bytes for the ${operation === "Invoke" ? "InvokeFunction" : operation} operation`,
   );
 };
+
+/** What a route says of itself. */
+interface RouteConfig {
+  /** Name of its operation; of several that share method and path the first. */
+  readonly operation?: string;
+  readonly bodyBytesMax?: number;
+  /** Whoever asks may have it. */
+  readonly open?: boolean;
+}
 
 const send = (request: FastifyRequest, reply: FastifyReply, answer: HttpAnswer): FastifyReply =>
   reply
@@ -102,9 +116,9 @@ const handle = async (
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<FastifyReply> => {
+  // One that has a body was checked with it.
+  if (request.held === null) request.authenticated?.checkBody(EMPTY_SHA256);
   const body = bodyOf(request);
-  const { authenticated } = request;
-  if (authenticated !== null) authenticated.checkBody(authenticated.needsHash ? hash("sha256", body, "hex") : "");
   const query = queryOf(request);
   const operation = choose(operations, query);
   if (operation === undefined) throw unknownOperation();
@@ -147,9 +161,34 @@ const handle = async (
   return send(request, reply, { ...answer, headers: { ...api.answerHeaders, ...answer.headers } });
 };
 
+/** What the HTTP server stands on besides the services. */
+export interface HttpParts {
+  readonly listener: Listener;
+  readonly bodies: Bodies;
+}
+
+/** Reads a request's body and checks that it is the one that was signed: then its sender has proven its key. */
+const readBody = async ({ bodies, listener }: HttpParts, request: FastifyRequest): Promise<Buffer> => {
+  const { authenticated, raw } = request;
+  const { operation = "this", bodyBytesMax = limits.CONTROL_BODY_BYTES_MAX } = request.routeOptions
+    .config as RouteConfig;
+  listener.continue(raw);
+  const body = await bodies.read(raw, {
+    bytesMax: bodyBytesMax,
+    tooLarge: () => bodyTooLarge(operation),
+    isProven: authenticated?.isProven === true,
+    needsHash: authenticated?.needsHash === true,
+  });
+  request.held = body;
+  authenticated?.checkBody(body.sha256);
+  body.prove();
+  listener.connections.prove(raw.socket);
+  return body.bytes;
+};
+
 /** Reads on and throws away, up to a bound, what a client still sends: one that is cut off does not hear the answer. */
 const discardBody = async (clock: Clock, incoming: IncomingMessage): Promise<void> => {
-  if (incoming.complete) return;
+  if (incoming.complete || incoming.destroyed) return;
   let bytes = 0;
   await new Promise<void>((resolve) => {
     const timer = clock.after(REFUSED_BODY_MS_MAX, resolve);
@@ -167,10 +206,9 @@ const discardBody = async (clock: Clock, incoming: IncomingMessage): Promise<voi
 };
 
 /** Errors of the HTTP server itself, in the API's words. */
-const fromServer = (error: unknown, operation: string | undefined): ServiceError => {
+const fromServer = (error: unknown): ServiceError => {
   const code = error instanceof Error && "code" in error ? String(error.code) : "";
   const status = error instanceof Error && "statusCode" in error ? Number(error.statusCode) : INTERNAL_ERROR;
-  if (code === "FST_ERR_CTP_BODY_TOO_LARGE") return bodyTooLarge(operation ?? "this");
   if (code === "FST_ERR_CTP_INVALID_MEDIA_TYPE") {
     return new ServiceError("UnsupportedMediaTypeException", 415, "The content type of the request body is not valid.");
   }
@@ -180,21 +218,48 @@ const fromServer = (error: unknown, operation: string | undefined): ServiceError
   return asServiceError(error);
 };
 
+/**
+ * Answers at once and takes the connection's end only when the rest of the request was read, or enough of it: a client
+ * that is cut off while it sends does not hear the answer.
+ */
+const sendAndDiscard = (
+  clock: Clock,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  { status, headers, body }: HttpAnswer,
+): FastifyReply => {
+  const parts = async function* (): AsyncGenerator<Uint8Array> {
+    yield Buffer.from(body);
+    await discardBody(clock, request.raw);
+  };
+  return reply
+    .code(status)
+    .headers({ ...headers, "content-length": Buffer.byteLength(body), "x-amzn-requestid": request.id })
+    .send(Readable.from(parts()));
+};
+
 const answerError = async (
   services: ApiServices,
+  { listener }: HttpParts,
   thrown: unknown,
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<FastifyReply> => {
-  const { operation } = request.routeOptions.config as { readonly operation?: string };
-  const error = thrown instanceof ServiceError ? thrown : fromServer(thrown, operation);
+  const { operation } = request.routeOptions.config as RouteConfig;
+  const error = thrown instanceof ServiceError ? thrown : fromServer(thrown);
   if (error.status >= INTERNAL_ERROR && error.status !== 501) {
     services.log.error({ err: error, requestId: request.id, operation }, "a request failed in the service");
   }
   // The client's own mistakes are no failures of the service (HTTP conventions for server spans).
   if (error.status >= INTERNAL_ERROR) request.span?.fail(error.name, error.message);
-  await discardBody(services.clock, request.raw);
-  return send(request, reply, encodeError(error));
+  const answer = encodeError(error);
+  const { complete, socket } = request.raw;
+  const connection = complete && listener.connections.isProven(socket) ? {} : { connection: "close" };
+  // A client that waits to be told sends no body now, and one that trickles is not waited for.
+  if (complete || listener.waits(request.raw) || error.status === REQUEST_TIMEOUT) {
+    return send(request, reply, { ...answer, headers: { ...answer.headers, ...connection } });
+  }
+  return sendAndDiscard(services.clock, request, reply, { ...answer, headers: { ...answer.headers, ...connection } });
 };
 
 /** Every operation's route, straight from the model. */
@@ -210,8 +275,10 @@ const addOperations = (app: FastifyInstance, services: ApiServices): void => {
     app.route({
       method: first.method,
       url: first.path.replaceAll(/\{(\w+)\}/g, ":$1"),
-      bodyLimit: Math.max(...operations.map(({ name }) => bodyLimitOf(name))),
-      config: { operation: first.name },
+      config: {
+        operation: first.name,
+        bodyBytesMax: Math.max(...operations.map(({ name }) => bodyLimitOf(name))),
+      } satisfies RouteConfig,
       handler: (request, reply) => handle(services, operations, request, reply),
     });
   }
@@ -221,7 +288,7 @@ const addOperations = (app: FastifyInstance, services: ApiServices): void => {
 const addDownloads = (app: FastifyInstance, services: ApiServices): void => {
   app.get<{ Params: { digest: string }; Querystring: Record<string, unknown> }>(
     `${CODE_PATH}/:digest`,
-    { config: { open: true } },
+    { config: { open: true } satisfies RouteConfig },
     async (request, reply) => {
       const { digest } = request.params;
       const query = queryOf(request);
@@ -240,41 +307,43 @@ const addDownloads = (app: FastifyInstance, services: ApiServices): void => {
 };
 
 /** The HTTP server of the API, not yet listening. A request's head is authenticated before its body is read. */
-export const buildServer = (services: ApiServices, authenticate: Authenticator): FastifyInstance => {
+export const buildServer = (services: ApiServices, authenticate: Authenticator, parts: HttpParts): FastifyInstance => {
+  const { listener } = parts;
   const app = fastify({
     genReqId: () => services.ids.uuid(),
     requestIdHeader: false,
     exposeHeadRoutes: false,
     forceCloseConnections: "idle",
-    requestTimeout: limits.HTTP_REQUEST_MS_MAX,
+    serverFactory: (handler) => listener.createServer(handler),
+    clientErrorHandler: () => undefined,
     routerOptions: { ignoreTrailingSlash: true, maxParamLength: PARAMETER_CHARS_MAX },
     frameworkErrors: (error, request, reply) => {
-      send(request, reply, encodeError(fromServer(error, undefined)));
+      send(request, reply, encodeError(fromServer(error)));
     },
   });
-  // A client that ends its half of the connection after the request (`nc -N`) waits for its answer. Node has this as a
-  // property of its server only (`httpAllowHalfOpen`).
-  Object.assign(app.server, { httpAllowHalfOpen: true });
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser("*", { parseAs: "buffer" }, (_request, body, done) => done(null, body));
+  app.addContentTypeParser("*", (request: FastifyRequest) => readBody(parts, request));
   app.decorateRequest("authenticated", null);
   app.decorateRequest("operation", null);
   app.decorateRequest("span", null);
   app.decorateRequest("startedMs", 0);
-  app.addHook("onRequest", async (request) => {
+  app.decorateRequest("held", null);
+  app.addHook("onRequest", async (request, reply) => {
+    reply.raw.once("close", () => request.held?.[Symbol.dispose]());
     request.startedMs = services.clock.monotonicMs();
-    const { open } = request.routeOptions.config as { readonly open?: boolean };
+    const { open } = request.routeOptions.config as RouteConfig;
     if (open === true) return;
     const { method = "GET", url = "/", headers, socket } = request.raw;
     request.authenticated = authenticate({ method, url, headers, isPrivate: isPrivate(socket) });
+    if (request.authenticated.isProven) listener.connections.prove(socket);
   });
   app.addHook("onResponse", async (request, reply) => {
-    const { operation = "unknown" } = request.routeOptions.config as { readonly operation?: string };
+    const { operation = "unknown" } = request.routeOptions.config as RouteConfig;
     services.metrics.request(request.operation ?? operation, reply.statusCode);
     request.span?.set({ "http.response.status_code": reply.statusCode });
     request.span?.end();
   });
-  app.setErrorHandler((error, request, reply) => answerError(services, error, request, reply));
+  app.setErrorHandler((error, request, reply) => answerError(services, parts, error, request, reply));
   app.setNotFoundHandler(() => {
     throw unknownOperation();
   });

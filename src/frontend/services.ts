@@ -33,6 +33,6 @@ export interface Dependencies {
   readonly ids: Ids;
   readonly config: FrontendConfig;
   readonly log: Logger;
-  readonly metrics: Pick<Metrics, "invoke" | "event" | "request">;
+  readonly metrics: Pick<Metrics, "invoke" | "event" | "request" | "connectionEnded">;
   readonly tracer: Tracer;
 }

@@ -4,7 +4,7 @@ export { LogReader } from "./log-reader.ts";
 export { createLog, LOG_LEVELS, silentLog } from "./log.ts";
 export type { HostLogFormat, Logger, LogLevel, LogOptions } from "./log.ts";
 export { createMetrics } from "./metrics.ts";
-export type { InvokeOutcome, Metrics, MetricsReading, MetricsRegistry, WorkerReading } from "./metrics.ts";
+export type { HttpReading, InvokeOutcome, Metrics, MetricsReading, MetricsRegistry, WorkerReading } from "./metrics.ts";
 export { noTracer, traced } from "./tracing.ts";
 export type { Attributes, Span, SpanOptions, Tracer } from "./tracing.ts";
 export { logStreamName, platformJson, platformLine, platformText, timeoutText } from "./platform-lines.ts";

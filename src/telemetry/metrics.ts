@@ -27,6 +27,8 @@ export interface Metrics {
   event(outcome: EventOutcome): void;
   /** An HTTP request was answered. `operation` is a name of Lambda's API, or "unknown". */
   request(operation: string, status: number): void;
+  /** A connection of the API was closed or refused to keep its limits. `reason` is one of few words: evicted, refused, pipelined. */
+  connectionEnded(reason: string): void;
 }
 
 export interface InvokeOutcome {
@@ -37,6 +39,14 @@ export interface InvokeOutcome {
 /** `retried` waits after a function's error, `delayed` after a throttle or an error of the service. */
 export type EventOutcome = "accepted" | "done" | "retried" | "delayed" | "dropped";
 
+/** What the API's HTTP server holds. */
+export interface HttpReading {
+  /** Connections by what they do: silent, unproven, idle, working. */
+  readonly connections: Readonly<Record<string, number>>;
+  /** Bytes of bodies whose senders have not proven a key yet, and of all others. */
+  readonly bodies: { readonly unprovenBytes: number; readonly bytes: number };
+}
+
 /** What is looked up when somebody asks for the metrics, and not before. */
 export interface MetricsReading {
   readonly workers: readonly WorkerReading[];
@@ -45,6 +55,7 @@ export interface MetricsReading {
   readonly events: { readonly waiting: number; readonly oldestAcceptedAtMs: number | null };
   /** Lines of functions' logs that were dropped since the start. */
   readonly logLinesDropped: number;
+  readonly http: HttpReading;
 }
 
 export interface WorkerReading {
@@ -107,6 +118,7 @@ const liveMetrics = (registers: Registers): Metrics => {
   const throttles = counter("throttles", "Reservations refused, by the limit that was reached", ["reason"]);
   const events = counter("events", "Asynchronous events accepted, and how attempts at them ended", ["outcome"]);
   const requests = counter("http_requests", "Requests answered, by operation and status", ["operation", "status"]);
+  const connections = counter("http_connections_ended", "Connections closed or refused to keep limits", ["reason"]);
   return {
     boot: (durationMs, outcome) => boot.observe({ outcome }, durationMs / MS_PER_S),
     init: (durationMs, outcome) => init.observe({ outcome }, durationMs / MS_PER_S),
@@ -119,6 +131,7 @@ const liveMetrics = (registers: Registers): Metrics => {
     throttled: (reason) => throttles.inc({ reason }),
     event: (outcome) => events.inc({ outcome }),
     request: (operation, status) => requests.inc({ operation, status }),
+    connectionEnded: (reason) => connections.inc({ reason }),
   };
 };
 
@@ -138,7 +151,12 @@ const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsRead
   const depth = gauge("events_waiting", "Asynchronous events in the queue, those that run included", []);
   const age = gauge("events_oldest_age_seconds", "Age of the oldest event in the queue; 0 when it is empty", []);
   const dropped = counterMaker(registers)("log_lines_dropped", "Lines of functions' logs that were dropped", []);
+  const connections = gauge("http_connections", "Connections of the API, by what they do", ["state"]);
+  const bodies = gauge("http_bodies_bytes", "Bodies of requests that are held, by whether a key is proven", ["proven"]);
   return (reading) => {
+    for (const [state, count] of Object.entries(reading.http.connections)) connections.set({ state }, count);
+    bodies.set({ proven: "no" }, reading.http.bodies.unprovenBytes);
+    bodies.set({ proven: "yes" }, reading.http.bodies.bytes);
     // Workers that went away, and kinds that are no more, go from the text too.
     for (const one of [slots, slotsMax, pool, committed, measured, total, available]) one.reset();
     for (const { report, slots: counts, slotMemoryBytes, poolReady } of reading.workers) {

@@ -17,7 +17,7 @@ import type {
 
 /** What the next invocations do, by the event's member `do`. */
 export interface EchoEvent {
-  readonly do?: "fail" | "break" | "wait";
+  readonly do?: "fail" | "break" | "wait" | "hold";
 }
 
 /**
@@ -34,6 +34,7 @@ export class Echo implements WorkerManagerApi, WorkerInvokeApi {
   /** Reservations to refuse before the next one is granted. */
   throttles = 0;
   readonly #leases = new Map<string, ReserveRequest>();
+  readonly #hold = Promise.withResolvers<undefined>();
 
   reserve(request: ReserveRequest): Promise<SlotLease> {
     this.reserved.push(request);
@@ -70,6 +71,11 @@ export class Echo implements WorkerManagerApi, WorkerInvokeApi {
     return this.#leases.size;
   }
 
+  /** Lets those that hold end, now and from now on. */
+  letGo(): void {
+    this.#hold.resolve(undefined);
+  }
+
   async invoke(lease: SlotLease, request: InvocationRequest): Promise<InvocationResult> {
     if (this.slotsGone > 0) {
       this.slotsGone -= 1;
@@ -79,6 +85,7 @@ export class Echo implements WorkerManagerApi, WorkerInvokeApi {
     const event = JSON.parse(Buffer.from(request.payload).toString("utf8")) as EchoEvent | null;
     if (event?.do === "break") throw new Error("the worker broke");
     if (event?.do === "wait") await sleep(50);
+    if (event?.do === "hold") await this.#hold.promise;
     const report = this.#report(lease);
     if (event?.do !== "fail") return { payload: request.payload, contentType: null, error: null, report };
     const body = Buffer.from(JSON.stringify({ errorType: "Error", errorMessage: "as told" }));

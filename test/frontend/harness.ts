@@ -29,7 +29,9 @@ export interface Harness extends AsyncDisposable {
   readonly frontend: Frontend;
 }
 
-export interface HarnessOptions extends Partial<Pick<FrontendOptions, "auth" | "asyncParallel" | "allowedHosts">> {
+export interface HarnessOptions extends Partial<
+  Pick<FrontendOptions, "auth" | "asyncParallel" | "allowedHosts" | "connectionsMax">
+> {
   /** Address to listen on; the loopback when it is not said. */
   readonly host?: string;
   readonly directory?: string;
@@ -53,6 +55,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     clock: options.clock ?? systemClock,
     ids: systemIds,
     ...(options.allowedHosts === undefined ? {} : { allowedHosts: options.allowedHosts }),
+    ...(options.connectionsMax === undefined ? {} : { connectionsMax: options.connectionsMax }),
     ...(options.asyncParallel === undefined ? {} : { asyncParallel: options.asyncParallel }),
     store,
     code,
@@ -67,7 +70,12 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
       concurrencyMax: 1_000,
     },
     log: silentLog(),
-    metrics: { invoke: () => undefined, event: () => undefined, request: () => undefined },
+    metrics: {
+      invoke: () => undefined,
+      event: () => undefined,
+      request: () => undefined,
+      connectionEnded: () => undefined,
+    },
     tracer: noTracer,
   });
   const endpoint = `http://127.0.0.1:${frontend.port}`;
