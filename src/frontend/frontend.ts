@@ -1,5 +1,6 @@
 import { ASYNC_PARALLEL_DEFAULT, CODE_COLLECT_MS } from "../wire/limits.ts";
 import { CodeLinks } from "./api/code-links.ts";
+import { JsonReader } from "./api/json.ts";
 import type { ApiServices } from "./api/context.ts";
 import { AsyncQueue } from "./async-queue.ts";
 import { sigV4Authenticator } from "./auth.ts";
@@ -54,7 +55,7 @@ const servicesOf = (options: FrontendOptions): ApiServices => {
   const lifecycle = new Lifecycle(options, functions);
   const invocation = { ...options, functions, lifecycle };
   const queue = new AsyncQueue(invocation, options.asyncParallel ?? ASYNC_PARALLEL_DEFAULT);
-  return { ...invocation, queue, links: new CodeLinks(clock) };
+  return { ...invocation, queue, links: new CodeLinks(clock), json: new JsonReader(clock) };
 };
 
 /** Removes code that no function uses any more, now and then. */

@@ -54,7 +54,7 @@ const BODY_LIMITS: ReadonlyMap<string, number> = new Map([
   ["InvokeWithResponseStream", limits.PAYLOAD_BYTES_MAX],
   ["InvokeAsync", limits.PAYLOAD_ASYNC_BYTES_MAX],
 ]);
-const bodyLimitOf = (operation: string): number => BODY_LIMITS.get(operation) ?? limits.CONTROL_BODY_BYTES_MAX;
+const bodyLimitOf = (operation: string): number => BODY_LIMITS.get(operation) ?? limits.CONTROL_JSON_BYTES_MAX;
 
 /** AWS's name of an operation in the error for a body too large: Invoke is called InvokeFunction there. */
 const bodyTooLarge = (operation: string): ServiceError => {
@@ -110,6 +110,14 @@ const isPrivate = (socket: Socket): boolean => {
   return isLoopbackAddress(socket.remoteAddress ?? "");
 };
 
+/** What an operation's body says; of one that is a payload nothing. */
+const membersOf = async (
+  { json }: ApiServices,
+  operation: Operation,
+  body: Buffer,
+): Promise<Readonly<Record<string, unknown>>> =>
+  operation.input.members.some(({ binding }) => binding.at === "body") ? json.read(operation, body) : {};
+
 const handle = async (
   services: ApiServices,
   operations: readonly Operation[],
@@ -147,6 +155,7 @@ const handle = async (
           return Array.isArray(value) ? value.join(",") : value;
         },
         body,
+        members: await membersOf(services, operation, body),
       })
     : {};
   const result = await runOperation(operation.name, services, input, api);
@@ -170,7 +179,7 @@ export interface HttpParts {
 /** Reads a request's body and checks that it is the one that was signed: then its sender has proven its key. */
 const readBody = async ({ bodies, listener }: HttpParts, request: FastifyRequest): Promise<Buffer> => {
   const { authenticated, raw } = request;
-  const { operation = "this", bodyBytesMax = limits.CONTROL_BODY_BYTES_MAX } = request.routeOptions
+  const { operation = "this", bodyBytesMax = limits.CONTROL_JSON_BYTES_MAX } = request.routeOptions
     .config as RouteConfig;
   listener.continue(raw);
   const body = await bodies.read(raw, {

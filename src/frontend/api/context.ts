@@ -7,6 +7,7 @@ import type { FunctionCache } from "../function-cache.ts";
 import type { Lifecycle } from "../lifecycle.ts";
 import type { Dependencies } from "../services.ts";
 import type { CodeLinks } from "./code-links.ts";
+import type { JsonReader } from "./json.ts";
 import { functionArn, LATEST } from "./names.ts";
 
 /** What the operations work with. */
@@ -15,6 +16,7 @@ export interface ApiServices extends Dependencies {
   readonly lifecycle: Lifecycle;
   readonly queue: AsyncQueue;
   readonly links: CodeLinks;
+  readonly json: JsonReader;
 }
 
 /** What an operation may know of its request beyond its input. */

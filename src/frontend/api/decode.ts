@@ -1,4 +1,4 @@
-import { isUtf8 } from "node:buffer";
+import { decodeBase64 } from "../../lib/base64.ts";
 import { ServiceError } from "../../wire/errors.ts";
 import { CONSTRAINTS, violations } from "./constraints.ts";
 import type { Member, Operation, Shape, Structure } from "./model.ts";
@@ -9,6 +9,8 @@ export interface InputSource {
   readonly query: URLSearchParams;
   readonly header: (name: string) => string | undefined;
   readonly body: Buffer;
+  /** What the body says when it is JSON: archives in it are Buffers. */
+  readonly members: Readonly<Record<string, unknown>>;
 }
 
 /** Longest part of a refused value that its error repeats. */
@@ -16,21 +18,6 @@ const VALUE_CHARS_SHOWN = 256;
 
 const serialization = (message: string, path: string): ServiceError =>
   new ServiceError("SerializationException", 400, path === "" ? message : `${message} (at '${path}')`);
-
-const noJson = (why: string): ServiceError =>
-  new ServiceError("InvalidRequestContentException", 400, `Could not parse request body into json: ${why}`, {
-    Type: "User",
-  });
-
-/** The body as JSON. Throws InvalidRequestContentException with Lambda's words when it is none. */
-export const parseJson = (body: Buffer): unknown => {
-  if (!isUtf8(body)) throw noJson("Invalid UTF-8 text");
-  try {
-    return JSON.parse(body.toString("utf8"));
-  } catch (error) {
-    throw noJson(error instanceof Error ? error.message : String(error));
-  }
-};
 
 /** Members are named in errors as AWS does: the first letter small. */
 const errorName = (name: string): string => name.charAt(0).toLowerCase() + name.slice(1);
@@ -125,8 +112,11 @@ class Decoder {
   blob(found: unknown, path: string): Buffer {
     if (found instanceof Uint8Array) return Buffer.from(found.buffer, found.byteOffset, found.byteLength);
     if (typeof found !== "string") throw serialization(`${nameOfType(found)} can not be converted to a Blob`, path);
-    if (!/^[A-Za-z0-9+/]*={0,2}$/.test(found)) throw serialization("The value is not base64", path);
-    return Buffer.from(found, "base64");
+    try {
+      return decodeBase64(found);
+    } catch (error) {
+      throw serialization(error instanceof Error ? error.message : String(error), path);
+    }
   }
 }
 
@@ -163,22 +153,17 @@ const unbodied = (member: Member, source: InputSource): unknown => {
 };
 
 /**
- * An operation's input, by its members' names. Throws SerializationException for wrong types,
- * InvalidRequestContentException for a body that is no JSON, and ValidationException naming everything else that is wrong.
+ * An operation's input, by its members' names. Throws SerializationException for wrong types, and ValidationException
+ * naming everything else that is wrong.
  */
 export const decodeInput = (operation: Operation, source: InputSource): Record<string, unknown> => {
   const { input } = operation;
+  const { members } = source;
   const decoder = new Decoder();
-  const inBody = input.members.some((member) => member.binding.at === "body");
-  const parsed = inBody && source.body.byteLength > 0 ? parseJson(source.body) : {};
-  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed)) {
-    throw serialization("Unexpected token found where a structure was expected", "");
-  }
-  const body = parsed as Readonly<Record<string, unknown>>;
   const result: Record<string, unknown> = {};
   for (const member of input.members) {
     const { binding } = member;
-    const inner = binding.at === "body" && Object.hasOwn(body, binding.name) ? body[binding.name] : undefined;
+    const inner = binding.at === "body" && Object.hasOwn(members, binding.name) ? members[binding.name] : undefined;
     decoder.member(result, input, member, binding.at === "body" ? inner : unbodied(member, source), "");
   }
   const count = decoder.problems.length;

@@ -13,7 +13,6 @@ import { findTarget, invoke } from "../invoke.ts";
 import type { InvokeCall } from "../invoke.ts";
 import { queueAttributes, traceHeader } from "../request-trace.ts";
 import type { ApiRequest, ApiServices } from "./context.ts";
-import { parseJson } from "./decode.ts";
 import { LATEST, parseReference } from "./names.ts";
 
 const EMPTY_EVENT: Uint8Array = Buffer.from("{}");
@@ -41,27 +40,39 @@ const contextOf = (encoded: string | undefined): string | null => {
   throw badContent("Client context must be a valid Base64-encoded JSON object.");
 };
 
+type EventType = "RequestResponse" | "Event";
+
+const EVENT_BYTES_MAX: Readonly<Record<EventType, number>> = {
+  RequestResponse: limits.PAYLOAD_BYTES_MAX,
+  Event: limits.PAYLOAD_ASYNC_BYTES_MAX,
+};
+
 /** The event as the function gets it: the client's bytes, which must be JSON. */
-const eventOf = (payload: Uint8Array | undefined, type: "RequestResponse" | "Event", bytesMax: number): Uint8Array => {
+const eventOf = async (
+  { json }: Pick<ApiServices, "json">,
+  payload: Uint8Array | undefined,
+  type: EventType,
+): Promise<Uint8Array> => {
   if (payload === undefined || payload.byteLength === 0) return EMPTY_EVENT;
-  if (payload.byteLength > bytesMax) {
+  if (payload.byteLength > EVENT_BYTES_MAX[type]) {
     throw new ServiceError(
       "RequestTooLargeException",
       413,
-      `${payload.byteLength} byte payload is too large for the ${type} invocation type (limit ${bytesMax} bytes)`,
+      `${payload.byteLength} byte payload is too large for the ${type} invocation type (limit ${EVENT_BYTES_MAX[type]} bytes)`,
       { Type: "User" },
     );
   }
-  parseJson(Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength));
+  await json.check(payload);
   return payload;
 };
 
-/** The call that a request for a buffered or streamed answer makes. */
-export const callOf = (
+/** The call that a request makes, for an answer or (`Event`) for the queue. */
+export const callOf = async (
   services: ApiServices,
   input: Pick<InvocationRequest, "FunctionName" | "Qualifier" | "ClientContext" | "Payload">,
   request: ApiRequest,
-): InvokeCall => {
+  type: EventType = "RequestResponse",
+): Promise<InvokeCall> => {
   const { functionName, qualifier } = parseReference(services.config, input.FunctionName ?? "", input.Qualifier);
   const traceId = traceHeader(services, request.span, request.headers);
   request.answerHeaders["x-amzn-trace-id"] = traceId;
@@ -70,7 +81,7 @@ export const callOf = (
     qualifier,
     requestId: request.requestId,
     asynchronous: false,
-    payload: eventOf(input.Payload, "RequestResponse", limits.PAYLOAD_BYTES_MAX),
+    payload: await eventOf(services, input.Payload, type),
     clientContext: contextOf(input.ClientContext),
     traceId,
     trace: request.span.context,
@@ -79,7 +90,6 @@ export const callOf = (
 
 const accept = async (services: ApiServices, call: InvokeCall): Promise<void> => {
   const { functionName, qualifier, requestId, payload, traceId } = call;
-  eventOf(payload, "Event", limits.PAYLOAD_ASYNC_BYTES_MAX);
   await findTarget(services, functionName, qualifier);
   const attributes = queueAttributes("send", functionName, requestId);
   const sending = services.tracer.start(`send ${functionName}`, call.trace, { kind: "producer", attributes });
@@ -103,7 +113,7 @@ export const Invoke = async (
   input: InvocationRequest,
   request: ApiRequest,
 ): Promise<InvocationResponse> => {
-  const call = callOf(services, input, request);
+  const call = await callOf(services, input, request, input.InvocationType === "Event" ? "Event" : "RequestResponse");
   switch (input.InvocationType) {
     case "DryRun":
       await findTarget(services, call.functionName, call.qualifier);
@@ -131,7 +141,8 @@ export const InvokeAsync = async (
   input: Pick<InvokeAsyncRequest, "FunctionName"> & { readonly InvokeArgs?: Uint8Array },
   request: ApiRequest,
 ): Promise<InvokeAsyncResponse> => {
-  const call = callOf(services, { FunctionName: input.FunctionName, Payload: input.InvokeArgs }, request);
+  const event = { FunctionName: input.FunctionName, Payload: input.InvokeArgs };
+  const call = await callOf(services, event, request, "Event");
   await accept(services, call);
   return { Status: 202 };
 };

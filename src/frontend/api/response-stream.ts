@@ -56,7 +56,7 @@ export const InvokeWithResponseStream = async (
   request: ApiRequest,
 ): Promise<StreamAnswer> => {
   const { InvocationType, LogType, ...rest } = input;
-  const call = callOf(services, rest, request);
+  const call = await callOf(services, rest, request);
   if (InvocationType === "DryRun") {
     await findTarget(services, call.functionName, call.qualifier);
     return { status: 204, headers: {}, stream: null };
