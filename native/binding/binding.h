@@ -38,6 +38,7 @@ void export_function(napi_env env, napi_value exports, const char *name, napi_ca
 
 /* One per file. */
 void descriptor_register(napi_env env, napi_value exports);
+void loop_register(napi_env env, napi_value exports);
 void memory_register(napi_env env, napi_value exports);
 void network_register(napi_env env, napi_value exports);
 void poller_register(napi_env env, napi_value exports);

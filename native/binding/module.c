@@ -83,6 +83,7 @@ void export_function(napi_env env, napi_value exports, const char *name, napi_ca
 NAPI_MODULE_INIT()
 {
 	descriptor_register(env, exports);
+	loop_register(env, exports);
 	memory_register(env, exports);
 	network_register(env, exports);
 	poller_register(env, exports);

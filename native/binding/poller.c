@@ -11,7 +11,11 @@
 #include <unistd.h>
 #include <uv.h>
 
-#define EVENTS_MAX 128
+/*
+ * Handled in one iteration of the loop: the set gives what has waited longest first, and what is left over comes in the
+ * next one, after the loop's other input (requests) had its turn. Each handler is bounded too (GUEST_TURN_MS_MAX).
+ */
+#define EVENTS_MAX 16
 
 struct poller {
 	uv_poll_t handle; /* first, so that the handle is the poller */

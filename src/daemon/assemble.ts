@@ -1,5 +1,8 @@
+import { statfsSync } from "node:fs";
 import { hostname } from "node:os";
 import { createSystemClock } from "../lib/clock.ts";
+import { ownedClock } from "../lib/owned-clock.ts";
+import type { TurnOwner, Turns } from "../lib/turn-meter.ts";
 import type { Clock } from "../lib/clock.ts";
 import { systemIds } from "../lib/ids.ts";
 import { systemRandom } from "../lib/random.ts";
@@ -9,7 +12,7 @@ import { listRuntimes } from "../runtimes/catalog.ts";
 import { openCodeStore } from "../store/code/file-code-store.ts";
 import { openSqliteStore } from "../store/sqlite/sqlite.ts";
 import { createMetrics, FunctionLogs } from "../telemetry/index.ts";
-import type { Tracer } from "../telemetry/index.ts";
+import type { LogRetention, Tracer } from "../telemetry/index.ts";
 import { isReachable } from "../vmm/hypervisors/uml/run-directory.ts";
 import { selectHypervisor } from "../vmm/hypervisors/select.ts";
 import { findMemoryGroups } from "../vmm/jail/memory-groups.ts";
@@ -17,6 +20,10 @@ import { serviceFailure } from "../wire/errors.ts";
 import {
   CONCURRENCY_ACCOUNT_DEFAULT,
   HEARTBEAT_MS,
+  LOG_AGE_DAYS_DEFAULT,
+  LOGS_DISK_SHARE,
+  LOGS_MB_DEFAULT_MAX,
+  LOGS_MB_MIN,
   MEMORY_MB_DEFAULT,
   OVERCOMMIT_DEFAULT,
   POOL_FLOOR,
@@ -24,6 +31,7 @@ import {
   SLOTS_MAX_DEFAULT,
 } from "../wire/limits.ts";
 import { WorkerManager } from "../worker-manager/worker-manager.ts";
+import { LOG_RATE_KIB_DEFAULT } from "../worker/log-rate.ts";
 import { HostMemory } from "../worker/memory/host-memory.ts";
 import { MicroManager } from "../worker/micro-manager.ts";
 import { openNetworks, type OpenedNetworks } from "../worker/network/open.ts";
@@ -31,10 +39,13 @@ import { loadRuntimeImages } from "../worker/runtime-images.ts";
 import type { AssembleHearth, HearthOptions } from "./hearth-options.ts";
 import { dataFiles, IMAGES_DIRECTORY, SHIM_PATH } from "./settings.ts";
 import { openTracer } from "./tracing.ts";
+import { measureTurns } from "./turns.ts";
 
+const TIMER: TurnOwner = { kind: "timer", name: "" };
 /** The queue's events lie in the data directory, and its lock lets one Hearth at a time have them. */
 const INSTANCE = "data-directory";
 const BYTES_PER_MIB = 1024 * 1024;
+const MS_PER_DAY = 86_400_000;
 
 /**
  * Puts the roles together in one process: store, worker, Placement, Worker Manager, Frontend, in this order, each owned
@@ -44,12 +55,21 @@ export const assembleHearth: AssembleHearth = async (options) => {
   const { dataDir, log } = options;
   await using stack = new AsyncDisposableStack();
   const files = dataFiles(dataDir);
-  const clock = createSystemClock((error) => log.error({ err: error }, "what a timer began failed"));
+  const system = createSystemClock((error) => log.error({ err: error }, "what a timer began failed"));
+  const metrics = createMetrics(system);
+  const turns = measureTurns(system, log, metrics);
+  const clock = ownedClock(system, (callback) => {
+    turns.begin(TIMER);
+    return callback();
+  });
   const ids = systemIds;
-  const metrics = createMetrics(clock);
   const { tracer } = stack.use(await openTracer(options.otlp, { env: process.env, log, clock, ids }));
   const logs = stack.use(
-    new FunctionLogs(files.logs, { clock, onError: (error) => log.error({ err: error }, "function log") }),
+    new FunctionLogs(files.logs, {
+      clock,
+      retention: logRetention(options),
+      onError: (error) => log.error({ err: error }, "function log"),
+    }),
   );
   const store = stack.use(openSqliteStore(files.database, clock));
   const code = await openCodeStore(dataDir, clock, (message) => log.warn(message));
@@ -60,7 +80,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
     log.warn(
       "this machine did not forward IPv4 packets; now it does (sysctl net.ipv4.ip_forward=1), and goes on after Hearth's end",
     );
-  const { worker, hypervisor } = await startWorker(options, { clock, metrics, tracer, logs, code, network });
+  const { worker, hypervisor } = await startWorker(options, { clock, turns, metrics, tracer, logs, code, network });
   stack.use(worker);
   const placement = new Placement({ clock, ids, random: systemRandom });
   const manager = new WorkerManager({
@@ -150,7 +170,18 @@ const driveDirectories = (dataDir: string): { drivesDir?: string; scratchDir?: s
   return isReachable(drives) ? { drivesDir: drives, scratchDir: scratch } : {};
 };
 
+/** Of the data directory's disk, unless told otherwise: what is kept is to leave room for what is stored. */
+const logRetention = ({ dataDir, logsMbMax, logAgeDaysMax }: HearthOptions): LogRetention => {
+  const { blocks, bsize } = statfsSync(dataDir);
+  const mbMax = logsMbMax ?? Math.min(LOGS_MB_DEFAULT_MAX, (blocks * bsize * LOGS_DISK_SHARE) / BYTES_PER_MIB);
+  return {
+    ageMsMax: (logAgeDaysMax ?? LOG_AGE_DAYS_DEFAULT) * MS_PER_DAY,
+    bytesMax: Math.max(LOGS_MB_MIN, mbMax) * BYTES_PER_MIB,
+  };
+};
+
 interface WorkerParts {
+  readonly turns: Turns;
   readonly clock: Clock;
   readonly metrics: ReturnType<typeof createMetrics>;
   readonly tracer: Tracer;
@@ -162,7 +193,7 @@ interface WorkerParts {
 /** The worker of this machine: hypervisor, images, Micro Manager. */
 const startWorker = async (
   options: HearthOptions,
-  { clock, metrics, tracer, logs, code, network: { networks } }: WorkerParts,
+  { clock, turns, metrics, tracer, logs, code, network: { networks } }: WorkerParts,
 ): Promise<{ worker: MicroManager; hypervisor: { name: string; reason: string } }> => {
   const { log } = options;
   const memory = new HostMemory(findMemoryGroups());
@@ -170,6 +201,8 @@ const startWorker = async (
   const images = await loadRuntimeImages(IMAGES_DIRECTORY);
   const { hypervisor, candidates } = await selectHypervisor(options.hypervisor, {
     clock,
+    turns,
+    onLeft: (error) => log.warn({ err: error }, "a microVM left something behind; it is tried again"),
     ...driveDirectories(options.dataDir),
     sharedImagesDir: images.directory,
     drivePages: options.drivePages,
@@ -197,6 +230,7 @@ const startWorker = async (
       return image.imagePath;
     },
     logSink: (functionName, stream) => logs.stream(functionName, stream),
+    logRateKib: options.logRateKib ?? LOG_RATE_KIB_DEFAULT,
     warn: (message, error) => log.warn({ err: error }, message),
     storagePath: options.dataDir,
     cpu: options.cpu,

@@ -38,6 +38,11 @@ export interface HearthOptions {
   readonly nameServers: readonly string[] | null;
   /** Ranges that functions reach though they are closed by default. */
   readonly networkAllow: readonly AddressRange[];
+  /** Log that one slot may write in a second for as long as it likes, in KiB. */
+  readonly logRateKib: number | null;
+  /** What is kept of functions' logs: of all together, in MB, and days since a log's last line. */
+  readonly logsMbMax: number | null;
+  readonly logAgeDaysMax: number | null;
   /** For functions without a tag of their own. */
   readonly reuse: ReusePolicy;
   readonly log: Logger;

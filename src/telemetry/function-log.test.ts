@@ -116,7 +116,7 @@ test("a name that would leave the directory is refused", () => {
 
 test("lines are put together from chunks and cut when they never end", () => {
   const splitter = new LineSplitter(8);
-  const push = (text: string): string[] => splitter.push(Buffer.from(text));
+  const push = (text: string): readonly string[] => splitter.push(Buffer.from(text)).lines;
   assert.deepEqual(push("ab"), []);
   assert.deepEqual(push("c\r\n\nde\nf"), ["abc", "", "de"]);
   assert.deepEqual(push("0123456789abcdefg\n"), ["f0123456", "789abcde", "fg"]);
@@ -124,8 +124,32 @@ test("lines are put together from chunks and cut when they never end", () => {
   push("rest");
   assert.equal(splitter.flush(), "rest");
   const [euro] = [Buffer.from("€")];
-  assert.deepEqual(splitter.push(euro.subarray(0, 1)), []);
-  assert.deepEqual(splitter.push(Buffer.concat([euro.subarray(1), Buffer.from("\n")])), ["€"]);
+  assert.deepEqual(splitter.push(euro.subarray(0, 1)).lines, []);
+  assert.deepEqual(splitter.push(Buffer.concat([euro.subarray(1), Buffer.from("\n")])).lines, ["€"]);
+});
+
+test("lines may be left out, or left to come again, before anything is made of them", () => {
+  const splitter = new LineSplitter(8);
+  splitter.push(Buffer.from("be"));
+  const judged: number[] = [];
+  const waited = splitter.push(Buffer.from("gun\nlong line without end\nrest"), (bytes) => {
+    judged.push(bytes);
+    return judged.length < 3 ? "keep" : "wait";
+  });
+  assert.deepEqual(judged, [5, 8, 8]);
+  assert.deepEqual(waited.lines, ["begun", "long lin"]);
+  assert.equal(Buffer.from(waited.rest).toString(), "e without end\nrest");
+  const skipped = splitter.push(Buffer.from("1\n22\n\n333\nbegin"), () => "skip");
+  assert.deepEqual(skipped, { lines: [], droppedLines: 4, droppedBytes: 6, rest: skipped.rest });
+  assert.equal(skipped.rest.length, 0);
+  assert.deepEqual(splitter.push(Buffer.from("ning\n")).lines, ["beginnin", "g"]);
+  // One that never ends, and has begun before.
+  splitter.push(Buffer.from("four"));
+  assert.equal(splitter.push(Buffer.from("more and more"), () => "skip").droppedBytes, 17);
+  assert.equal(splitter.flush(), null);
+  // Part of a line that is waited with stays what it was.
+  splitter.push(Buffer.from("ha"));
+  assert.deepEqual(splitter.push(splitter.push(Buffer.from("lf\n"), () => "wait").rest).lines, ["half"]);
 });
 
 test("the tail keeps the last 4 KB", () => {

@@ -10,7 +10,11 @@ import {
   LOG_OPEN_MS,
   LOG_PENDING_BYTES_MAX,
   LOG_PENDING_BYTES_TOTAL_MAX,
+  LOG_TRIM_MS,
+  LOG_TRIM_MS_MIN,
 } from "../wire/limits.ts";
+import { trimLogs } from "./log-retention.ts";
+import type { LogRetention } from "./log-retention.ts";
 import { platformText } from "./platform-lines.ts";
 
 export { LogTail } from "./log-tail.ts";
@@ -26,6 +30,8 @@ export interface LogRecord {
 export interface LogSink {
   /** What the platform itself says (`isPlatform`) is let through when the function's own lines no longer are. */
   write(record: LogRecord, isPlatform?: boolean): void;
+  /** Counts records that the slot itself left out: they are not given to `write`. */
+  leftOut(records: number): void;
   /** Resolves when everything so far is on file, or the disk refused it. Never rejects. */
   flush(): Promise<void>;
 }
@@ -36,6 +42,8 @@ export interface FunctionLogsOptions {
   readonly filesMax?: number;
   readonly pendingBytesMax?: number;
   readonly pendingBytesTotalMax?: number;
+  /** What is kept of all functions' logs; without it everything is. */
+  readonly retention?: LogRetention;
   /** Told of errors of the disk; the logs go on without. */
   readonly onError?: (error: unknown) => void;
 }
@@ -51,12 +59,14 @@ export const rotatedLogFile = (age: number): string => `log.${age}.jsonl`;
 
 /** What all logs share. */
 interface Budget {
+  /** Told when a log has one file more. */
+  readonly rotated: () => void;
   pendingBytes: number;
   droppedRecords: number;
   openFiles: number;
 }
 
-type Limits = Required<Omit<FunctionLogsOptions, "onError" | "clock">>;
+type Limits = Required<Omit<FunctionLogsOptions, "onError" | "clock" | "retention">>;
 
 /** Ends a last line that was cut off, by a crash or by a full disk: it must not take the next one along. Bytes of the file. */
 const endLine = async (handle: FileHandle): Promise<number> => {
@@ -199,6 +209,7 @@ class FunctionLog {
     if (file.bytes > 0 && file.bytes + bytes.length > this.#limits.fileBytesMax) {
       await this.#closeFile();
       await this.#rotate();
+      this.#budget.rotated();
       file = await this.#open();
     }
     for (let at = 0; at < bytes.length;) {
@@ -247,8 +258,21 @@ export class FunctionLogs {
   readonly #clock: Clock;
   readonly #limits: Limits;
   readonly #onError: (error: unknown) => void;
-  readonly #budget: Budget = { pendingBytes: 0, droppedRecords: 0, openFiles: 0 };
-  readonly #logs: Map<string, FunctionLog> = new Map();
+  readonly #budget: Budget = {
+    pendingBytes: 0,
+    droppedRecords: 0,
+    openFiles: 0,
+    rotated: () => this.#trimSoon(),
+  };
+  /** A log lives as long as a slot writes to it or it has something to write: functions come and go without end. */
+  readonly #logs: Map<string, WeakRef<FunctionLog>> = new Map();
+  readonly #forgotten: FinalizationRegistry<string> = new FinalizationRegistry((name) => {
+    if (this.#logs.get(name)?.deref() === undefined) this.#logs.delete(name);
+  });
+  readonly #retention: LogRetention | null;
+  #trimTimer: Timer | null = null;
+  #trimming: Promise<void> | null = null;
+  #closed = false;
 
   constructor(directory: string, options: FunctionLogsOptions) {
     this.#directory = directory;
@@ -260,6 +284,36 @@ export class FunctionLogs {
       pendingBytesTotalMax: options.pendingBytesTotalMax ?? LOG_PENDING_BYTES_TOTAL_MAX,
     };
     this.#onError = options.onError ?? (() => {});
+    this.#retention = options.retention ?? null;
+    if (this.#retention !== null) void this.trim();
+  }
+
+  /** Removes what is kept no longer, now, unless that is under way. Never rejects. */
+  trim(): Promise<void> {
+    this.#trimming ??= this.#trim().finally(() => {
+      this.#trimming = null;
+      this.#trimIn(LOG_TRIM_MS);
+    });
+    return this.#trimming;
+  }
+
+  async #trim(): Promise<void> {
+    if (this.#retention === null) return;
+    try {
+      await trimLogs(this.#directory, this.#retention, this.#clock.wallMs());
+    } catch (error) {
+      this.#onError(error);
+    }
+  }
+
+  #trimIn(delayMs: number): void {
+    this.#trimTimer?.[Symbol.dispose]();
+    this.#trimTimer = this.#closed || this.#retention === null ? null : this.#clock.after(delayMs, () => this.trim());
+  }
+
+  /** There is more to keep than at the last trimming; many floods at once do not trim all the time. */
+  #trimSoon(): void {
+    if (this.#trimming === null) this.#trimIn(LOG_TRIM_MS_MIN);
   }
 
   /** Records dropped since the start, of all functions together. */
@@ -270,7 +324,7 @@ export class FunctionLogs {
   /** A sink for one slot. `functionName` is the bare name (it becomes a directory); throws when it is no such name. */
   stream(functionName: string, streamName: string): LogSink {
     if (!/^[\w-]+$/.test(functionName)) throw new Error(`"${functionName}" is no function name, so it has no log`);
-    let log = this.#logs.get(functionName);
+    let log = this.#logs.get(functionName)?.deref();
     if (log === undefined) {
       log = new FunctionLog(
         join(this.#directory, functionName),
@@ -279,22 +333,31 @@ export class FunctionLogs {
         this.#budget,
         this.#onError,
       );
-      this.#logs.set(functionName, log);
+      this.#logs.set(functionName, new WeakRef(log));
+      this.#forgotten.register(log, functionName);
     }
     const kept = log;
     const streamJson = JSON.stringify(streamName);
     const write: LogSink["write"] = (record, isPlatform = false) => kept.write(streamJson, record, isPlatform);
-    return { write, flush: () => kept.flush() };
+    const leftOut = (records: number): void => void (this.#budget.droppedRecords += records);
+    return { write, leftOut, flush: () => kept.flush() };
+  }
+
+  #alive(): FunctionLog[] {
+    return [...this.#logs.values()].map((log) => log.deref()).filter((log) => log !== undefined);
   }
 
   /** Everything written so far is in the files when this resolves. */
   async flush(): Promise<void> {
-    await Promise.all([...this.#logs.values()].map((log) => log.flush()));
+    await Promise.all(this.#alive().map((log) => log.flush()));
   }
 
   /** Writes what is pending. The sinks may still be written to, into the void. */
   async close(): Promise<void> {
-    await Promise.all([...this.#logs.values()].map((log) => log.close()));
+    this.#closed = true;
+    this.#trimTimer?.[Symbol.dispose]();
+    await Promise.all(this.#alive().map((log) => log.close()));
+    await this.#trimming;
     this.#logs.clear();
   }
 

@@ -1,5 +1,6 @@
 export { FunctionLogs, LineSplitter, LogTail, logFilesOf, parseStoredRecord } from "./function-log.ts";
 export type { FunctionLogsOptions, LogRecord, LogSink, StoredRecord } from "./function-log.ts";
+export type { LogRetention } from "./log-retention.ts";
 export { LogReader } from "./log-reader.ts";
 export { createLog, LOG_LEVELS, silentLog } from "./log.ts";
 export type { HostLogFormat, Logger, LogLevel, LogOptions } from "./log.ts";

@@ -1,5 +1,6 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
 import type { Clock } from "../lib/clock.ts";
+import type { TurnKind } from "../lib/turn-meter.ts";
 import type { ThrottleReason } from "../wire/errors.ts";
 import type { WorkerReport } from "../wire/roles.ts";
 import type { SlotState } from "../wire/slot.ts";
@@ -25,6 +26,8 @@ export interface Metrics {
   throttled(reason: ThrottleReason): void;
   /** What became of an asynchronous event: accepted into the queue, or how an attempt at it ended. */
   event(outcome: EventOutcome): void;
+  /** A turn of the main loop took longer than it may. */
+  longTurn(owner: TurnKind): void;
   /** An HTTP request was answered. `operation` is a name of Lambda's API, or "unknown". */
   request(operation: string, status: number): void;
   /** A connection of the API was closed or refused to keep its limits. `reason` is one of few words: evicted, refused, pipelined. */
@@ -67,11 +70,21 @@ export interface WorkerReading {
   readonly poolReady: Readonly<Record<string, number>>;
 }
 
+/** What the main loop's turns took, in ms of its thread's CPU time, since this was last read. */
+export interface TurnsReading {
+  /** The longest turn, by what the loop worked for. */
+  readonly turnsMs: ReadonlyMap<TurnKind, number>;
+  /** The longest iteration: all turns in it together. */
+  readonly iterationMs: number;
+}
+
 /** Metrics for a registry, and its text in the Prometheus exposition format. */
 export interface MetricsRegistry extends Metrics {
   readonly contentType: string;
   /** Sets what `text` asks for the reading; without it the text has none of its metrics. */
   readFrom(read: () => Promise<MetricsReading>): void;
+  /** The same for the main loop's turns, which each `text` takes: a turn is told to one who asks. */
+  readTurnsFrom(take: () => TurnsReading): void;
   text(): Promise<string>;
 }
 
@@ -117,6 +130,7 @@ const liveMetrics = (registers: Registers): Metrics => {
   const evicted = counter("slots_ended", "Slots ended, by reason", ["reason"]);
   const throttles = counter("throttles", "Reservations refused, by the limit that was reached", ["reason"]);
   const events = counter("events", "Asynchronous events accepted, and how attempts at them ended", ["outcome"]);
+  const longTurns = counter("loop_long_turns", "Turns of the main loop that took longer than 50 ms of CPU", ["owner"]);
   const requests = counter("http_requests", "Requests answered, by operation and status", ["operation", "status"]);
   const connections = counter("http_connections_ended", "Connections closed or refused to keep limits", ["reason"]);
   return {
@@ -130,6 +144,7 @@ const liveMetrics = (registers: Registers): Metrics => {
     evicted: (reason) => evicted.inc({ reason }),
     throttled: (reason) => throttles.inc({ reason }),
     event: (outcome) => events.inc({ outcome }),
+    longTurn: (owner) => longTurns.inc({ owner }),
     request: (operation, status) => requests.inc({ operation, status }),
     connectionEnded: (reason) => connections.inc({ reason }),
   };
@@ -179,6 +194,25 @@ const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsRead
   };
 };
 
+const turnMetrics = (registers: Registers): ((reading: TurnsReading) => void) => {
+  const since = "of CPU time, since the metrics were last asked for";
+  const turn = new Gauge({
+    name: "hearth_loop_turn_max_seconds",
+    help: `Longest turn of the main loop ${since}, by what it worked for`,
+    labelNames: ["owner"],
+    registers,
+  });
+  const iteration = new Gauge({
+    name: "hearth_loop_iteration_max_seconds",
+    help: `Longest iteration of the main loop ${since}`,
+    registers,
+  });
+  return ({ turnsMs, iterationMs }) => {
+    for (const [owner, ms] of turnsMs) turn.set({ owner }, ms / MS_PER_S);
+    iteration.set(iterationMs / MS_PER_S);
+  };
+};
+
 /**
  * A registry of its own, so that two Hearths in one process (tests) do not mix. No label has more values than there
  * are workers, operations or words in this code: no function's name is one.
@@ -189,13 +223,17 @@ export const createMetrics = (clock: Clock): MetricsRegistry => {
   const live = liveMetrics(registers);
   const show = readMetrics(registers, clock);
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: EVENT_LOOP_PRECISION_MS });
+  const showTurns = turnMetrics(registers);
   let source: (() => Promise<MetricsReading>) | null = null;
+  let turns: (() => TurnsReading) | null = null;
   return {
     ...live,
     contentType: registry.contentType,
     readFrom: (read) => (source = read),
+    readTurnsFrom: (take) => (turns = take),
     text: async () => {
       if (source !== null) show(await source());
+      if (turns !== null) showTurns(turns());
       return registry.metrics();
     },
   };

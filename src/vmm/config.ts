@@ -2,6 +2,7 @@ import { existsSync, lstatSync, mkdirSync, readFileSync, statfsSync } from "node
 import { homedir } from "node:os";
 
 import { systemClock, type Clock } from "../lib/clock.ts";
+import { noTurns, type Turns } from "../lib/turn-meter.ts";
 
 /**
  * `shared`: what guests have in common is in memory once, and a program is there at once. `copied`: no page of memory is
@@ -12,6 +13,10 @@ export type DrivePages = "shared" | "copied";
 /** Where things are and how far they go. Everything has a default; `vmmOptions` fills in what is not given. */
 export interface VmmOptions {
   readonly clock: Clock;
+  /** Measures what the loop does for each guest. */
+  readonly turns: Turns;
+  /** Told of what a microVM that has ended left on the host, and why: nobody else can do anything about it. */
+  readonly onLeft: (error: unknown) => void;
   /** The UML kernel. */
   readonly umlKernel: string;
   readonly bwrap: string;
@@ -89,6 +94,8 @@ const defaultDrivesDir = (): string => defaultScratchDir().replace(/scratch$/, "
 
 export const vmmOptions = (given: Partial<VmmOptions> = {}): VmmOptions => ({
   clock: systemClock,
+  turns: noTurns,
+  onLeft: () => {},
   umlKernel: `${repository}build/kernel/uml`,
   bwrap: "/usr/bin/bwrap",
   jailEnter: `${repository}build/native/jail-enter`,

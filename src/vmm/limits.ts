@@ -11,6 +11,21 @@ export const QUEUE_ENTRIES_MAX = 1_024;
 /** Longest payload of one vhost-user message: a memory table of 8 regions takes 264 bytes, a configuration 12 + 256. */
 export const VHOST_USER_PAYLOAD_BYTES_MAX = 512;
 
+/** Messages of one connection: a guest's kernel sends some 25, all of them before its device works. */
+export const VHOST_USER_MESSAGES_MAX = 256;
+/**
+ * Bytes of one descriptor chain. The longest that a driver needs is a frame of 64 KiB with its header; without a bound one of
+ * 4 GiB over a large memory costs a look at each of its slices.
+ */
+export const CHAIN_BYTES_MAX: number = KIB * KIB;
+/** Descriptors of one guest's queue looked at in one go: a chain may have as many as its queue has entries. */
+export const DESCRIPTORS_PER_TURN_MAX = 2_048;
+/** CPU time of the main loop that one guest's devices may take in one go: what they do in a turn is bounded far below. */
+export const GUEST_TURN_MS_MAX = 25;
+/** A guest that takes longer so often within such a time loses its microVM. */
+export const GUEST_LONG_TURNS_MAX = 3;
+export const GUEST_LONG_TURNS_WINDOW_MS = 10_000;
+
 /** Streams of one guest, both directions together. A further one is refused with RST. */
 export const VSOCK_STREAMS_MAX = 1_024;
 /** Bytes a guest may have in flight to us on one stream (our `buf_alloc`): bounds what a slow reader costs. */
@@ -21,8 +36,9 @@ export const VSOCK_CREDIT_UPDATE_BYTES: number = 64 * KIB;
 export const VSOCK_PACKET_BYTES_MAX: number = 64 * KIB;
 /** RST packets waiting for a receive buffer. When they are as many, the guest's transmit queue waits too. */
 export const VSOCK_RESETS_PENDING_MAX = 256;
-/** Packets of one guest handled in one go, so that others get their turn. */
-export const VSOCK_PACKETS_PER_TURN_MAX = 512;
+/** Packets of one guest handled in one go, and bytes of them, so that others get their turn. */
+export const VSOCK_PACKETS_PER_TURN_MAX = 64;
+export const VSOCK_BYTES_PER_TURN_MAX: number = KIB * KIB;
 /**
  * A guest is told that we are through with what it sent, so that it can free it, once it is so many packets or bytes,
  * or so much later. Being told interrupts it: nobody waits for this but a sender whose queue is full (UML: 128 packets).
@@ -59,12 +75,18 @@ export const UBD_DEVICES_MAX = 16;
 export const SCRATCH_MIB_MAX: number = 10 * KIB;
 /** Sizes of scratch drives whose first blocks are kept at hand: up to 700 KB each. */
 export const SCRATCH_TEMPLATES_MAX = 8;
+/** Console output of one guest taken in one go. */
+export const CONSOLE_BYTES_PER_TURN_MAX: number = 64 * KIB;
+/** Answers of one guest's management console looked at in one go; one is waited for at most. */
+export const MCONSOLE_REPLIES_PER_TURN_MAX = 16;
 /** How long a guest's kernel may take to answer its management console. It does so only once it is booted. */
 export const MCONSOLE_TIMEOUT_MS = 10_000;
 /** How often an unanswered console command is tried again while the guest boots. */
 export const MCONSOLE_RETRY_MS = 5;
 /** How long the last of a killed microVM's processes may linger before its cgroup is given up. */
 export const REAP_TIMEOUT_MS = 10_000;
+/** How often what could not be removed from the host is tried again. */
+export const LEFTOVERS_RETRY_MS = 1_000;
 /** How often microVMs that work side by side on one CPU are looked at: one of them may be better off on another. */
 export const CPU_REBALANCE_MS = 100;
 /** How long after the move of a running microVM it is looked for tasks that were being made just then. */

@@ -39,13 +39,16 @@ export type GuestDevice = string;
 export interface MicroVmExit {
   /**
    * `killed`: we ended it. `guest`: it powered off. `crashed`: the hypervisor process died. `device`: the guest broke a
-   * device's protocol. `violation`: the hypervisor process made a system call that its jail forbids.
+   * device's protocol. `violation`: the hypervisor process made a system call that its jail forbids. `monitor`: this process
+   * could not serve it any more.
    */
-  readonly cause: "killed" | "guest" | "crashed" | "device" | "violation";
+  readonly cause: "killed" | "guest" | "crashed" | "device" | "violation" | "monitor";
   readonly exitCode: number | null;
   readonly signal: NodeJS.Signals | null;
   /** One sentence for a log or an error. */
   readonly detail: string;
+  /** What failed on the host's side, when that was it: says what the host has run out of. */
+  readonly error: Error | null;
 }
 
 /** A microVM's part of a CPU. */

@@ -15,7 +15,9 @@ interface Binding {
   pipe(ends: Int32Array, ours: 0 | 1): number;
   reserveMemory(bytes: number): ArrayBuffer | number;
   mapMemory(reservation: ArrayBuffer, at: number, fd: number, offset: number, bytes: number): number;
-  unmapMemory(reservation: ArrayBuffer, at: number, bytes: number): number;
+  unmapMemory(reservation: ArrayBuffer, at: number, bytes: number, done: (error: number) => void): number;
+  threadCpuUs(): number;
+  startLoopClock(longUs: number, onLong: (spentUs: number) => void): ArrayBuffer | number;
   startPoller(ready: (count: number) => void): ArrayBuffer | number;
   watch(fd: number, token: number, writable: number): number;
   unwatch(fd: number): number;
@@ -105,11 +107,14 @@ export const native = (): Binding => {
 export class NativeError extends Error {
   override readonly name: string = "NativeError";
   readonly code: string;
+  /** `spawn` when a process or a thread could not be made, which is what EAGAIN says then; else empty. */
+  readonly syscall: string;
 
-  constructor(what: string, result: number) {
+  constructor(what: string, result: number, syscall = "") {
     const code = getSystemErrorName(result);
     super(`${what}: ${code}`);
     this.code = code;
+    this.syscall = syscall;
   }
 }
 
@@ -140,6 +145,20 @@ export const mapMemory = (reservation: ArrayBuffer, at: number, fd: number, offs
   };
   throw new Error(`Guest memory refused: the file ${reasons[error] ?? `cannot be mapped (${String(error)})`}`);
 };
+
+/**
+ * Takes guest memory out of a reservation and frees its pages, on another thread. Nobody may look there any more. Rejects
+ * with a `NativeError` when it is still there.
+ */
+export const unmapMemory = (reservation: ArrayBuffer, at: number, bytes: number): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const settle = (error: number): void => {
+      if (error < 0) reject(new NativeError("Unmap guest memory", error));
+      else resolve();
+    };
+    const queued = native().unmapMemory(reservation, at, bytes, settle);
+    if (queued < 0) settle(queued);
+  });
 
 /** What `spawnProcess` starts. */
 export interface ProcessOptions {
@@ -178,7 +197,7 @@ export const spawnProcess = (options: ProcessOptions): Promise<{ readonly pid: n
     if (lists.some((list) => list.length > SPAWN_NUMBERS_MAX))
       throw new Error("Too many descriptors, cgroups or limits");
     const fail = (stage: number, error: number): void => {
-      reject(new NativeError(`${options.argv[0] ?? "process"}: cannot ${STAGES[stage] ?? "start"}`, error));
+      reject(new NativeError(`${options.argv[0] ?? "process"}: cannot ${STAGES[stage] ?? "start"}`, error, "spawn"));
     };
     const queued = native().spawn(
       options.argv,
@@ -212,8 +231,8 @@ export class NetlinkError extends NativeError {
   /** Number of the message that was refused, -1 when it was none in particular. */
   readonly failedAt: number;
 
-  constructor(what: string, result: number, failedAt: number) {
-    super(failedAt < 0 ? what : `${what} (netlink message ${String(failedAt)})`, result);
+  constructor(what: string, result: number, failedAt: number, syscall = "") {
+    super(failedAt < 0 ? what : `${what} (netlink message ${String(failedAt)})`, result, syscall);
     this.failedAt = failedAt;
   }
 }
@@ -262,8 +281,13 @@ export const makeNetwork = ({ tapName, tapIndex, rules, links, hostLinks }: Netw
       host.answers,
     ] as const;
     const queued = native().makeNetwork(tapName, tapIndex, ...requests, (error, tapOrStage, failedAt) => {
-      if (error < 0) reject(new NetlinkError(NETWORK_STAGES[tapOrStage] ?? "Make a network", error, failedAt));
-      else resolve(tapOrStage);
+      if (error < 0) {
+        // A namespace is made by a thread of its own.
+        const syscall = tapOrStage === 0 ? "spawn" : "";
+        reject(new NetlinkError(NETWORK_STAGES[tapOrStage] ?? "Make a network", error, failedAt, syscall));
+      } else {
+        resolve(tapOrStage);
+      }
     });
     if (queued < 0) reject(new NetlinkError("Make a network", queued, -1));
   });

@@ -2,7 +2,7 @@ import { close } from "node:fs";
 
 import type { FrameBatch, FramePort } from "./devices/frames.ts";
 import { native } from "./native.ts";
-import { Watch } from "./poller.ts";
+import { Watch, type WatchOwner } from "./poller.ts";
 
 /** A tap device by its descriptor, which it owns. With the descriptor goes the tap, and what holds on to nothing else. */
 export class Tap implements FramePort, Disposable {
@@ -21,8 +21,8 @@ export class Tap implements FramePort, Disposable {
     native().writeFrames(this.#fd, batch.bytes, batch.lengths, count);
   }
 
-  watch(onReadable: () => void): Disposable {
-    return new Watch(this.#fd, onReadable);
+  watch(owner: WatchOwner, onReadable: () => void): Disposable {
+    return new Watch(this.#fd, owner, onReadable);
   }
 
   [Symbol.dispose](): void {

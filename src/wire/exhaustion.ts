@@ -38,12 +38,14 @@ const EXHAUSTED: ReadonlyMap<string, string> = new Map([
 const SQLITE_NOMEM = 7;
 const SQLITE_FULL = 13;
 
-/** EAGAIN says that a process could not be made only where one was to be made. */
-const isSpawn = (error: Error): boolean =>
-  error.name === "NativeError" || ("syscall" in error && String(error.syscall).startsWith("spawn"));
+/** EAGAIN means "no more processes" only where one was to be made. */
+const isSpawn = (error: Error): boolean => "syscall" in error && String(error.syscall).startsWith("spawn");
 
 const codeOf = (error: unknown): string | null => {
   if (!(error instanceof Error)) return null;
+  // What failed first, and what then failed while it was cleared away: the first is the cause, the second may be.
+  if (error instanceof SuppressedError) return codeOf(error.suppressed) ?? codeOf(error.error);
+  if (error instanceof AggregateError) return error.errors.map(codeOf).find((code) => code !== null) ?? null;
   if ("errcode" in error && error.errcode === SQLITE_FULL) return "ENOSPC";
   if ("errcode" in error && error.errcode === SQLITE_NOMEM) return "ENOMEM";
   const known = "code" in error && typeof error.code === "string" && EXHAUSTED.has(error.code) ? error.code : null;

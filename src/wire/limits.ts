@@ -97,6 +97,18 @@ export const LOG_FLUSH_MS = 5;
 /** Hearth's own: log files held open between batches, and for how long one is that nothing is written to. */
 export const LOG_OPEN_FILES_MAX = 64;
 export const LOG_OPEN_MS = 1_000;
+/**
+ * Hearth's own: how often logs that are kept no longer are looked for; and how soon after a file more came to be, so that
+ * floods of many functions neither fill the disk nor have it searched all the time.
+ */
+export const LOG_TRIM_MS: number = 10 * 60_000;
+export const LOG_TRIM_MS_MIN = 5_000;
+/** Hearth's own: how long a log that nothing is written to is kept, and how much of the disk all logs may take: a share of it, up to so much. */
+export const LOG_AGE_DAYS_DEFAULT = 30;
+export const LOG_AGE_DAYS_MAX = 3_650;
+export const LOGS_DISK_SHARE = 0.1;
+export const LOGS_MB_DEFAULT_MAX = 4_096;
+export const LOGS_MB_MIN = 16;
 /** Hearth's own: spans wait this long for others to be sent with, and so long at most when Hearth stops. */
 export const TRACE_EXPORT_MS = 1_000;
 export const TRACE_FLUSH_MS_MAX = 2_000;

@@ -65,7 +65,10 @@ export const bootMicroVm = async (
     ...(options.network === null ? {} : { network: options.network }),
     onConsole: (chunk) => options.onConsole(id, chunk),
   });
-  void wanted.then(() => vm.setCpuShare(URGENT));
+  wanted
+    .then(() => vm.setCpuShare(URGENT))
+    // Who waits for it would wait twenty times as long.
+    .catch((error: unknown) => vm.kill(`it could not be hurried: ${String(error)}`));
   try {
     const link = await shimOf(clock, vm);
     const bootMs = clock.monotonicMs() - startedMs;
@@ -89,9 +92,10 @@ export const bootMicroVm = async (
 /** Waits for the guest's shim to connect and say hello. */
 const shimOf = (clock: Clock, vm: MicroVm): Promise<ShimLink> => {
   const { promise, resolve, reject } = Promise.withResolvers<ShimLink>();
-  const fail = (why: string): void => reject(new BootError(`microVM ${vm.id} did not come up: ${why}`));
+  const fail = (why: string, cause: Error | null = null): void =>
+    reject(new BootError(`microVM ${vm.id} did not come up: ${why}`, { cause }));
   const timer = clock.after(BOOT_TIMEOUT_MS, () => fail(`no hello from its shim within ${BOOT_TIMEOUT_MS} ms`));
-  void vm.exited.then((exit) => fail(exit.detail));
+  void vm.exited.then((exit) => fail(exit.detail, exit.error));
   let connected = false;
   vm.listen(SHIM_PORT, (stream) => {
     if (connected) {

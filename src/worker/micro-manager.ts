@@ -273,7 +273,14 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       this.#options.metrics.evicted(reasonLabel(slot.endReason));
       this.#finish(slot.end("failed"));
     }
-    for (const listener of this.#listeners) listener(info);
+    for (const listener of this.#listeners) {
+      try {
+        listener(info);
+      } catch (error) {
+        // The slot goes on, and so do the others who listen.
+        this.#options.warn("a listener to slots failed", error);
+      }
+    }
   }
 
   /** Something that closing waits for. */

@@ -8,7 +8,7 @@ import { MicroVmPool } from "./pool.ts";
 import type { PoolOptions, PoolRequest, Taken } from "./pool.ts";
 import type { ShelfKey } from "./shelf.ts";
 
-const EXIT: MicroVmExit = { cause: "killed", exitCode: null, signal: "SIGKILL", detail: "ended" };
+const EXIT: MicroVmExit = { cause: "killed", exitCode: null, error: null, signal: "SIGKILL", detail: "ended" };
 const MIB = 1024 * 1024;
 
 /** Stands in for microVMs: the pool only keeps them and ends them. */

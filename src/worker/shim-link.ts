@@ -11,13 +11,18 @@ export interface ShimLinkOwner {
   closed(detail: string): void;
 }
 
+/** Why a link does not read on: whoever takes the answer is slow, or the function writes more log than it may. */
+export type PauseReason = "reader" | "log";
+
 /** The stream to one shim: frames out, frames in. Knows nothing of what they mean. */
 export class ShimLink {
   readonly #stream: Duplex;
   readonly #decoder = new FrameDecoder();
   #owner: ShimLinkOwner | null = null;
-  /** What came before there was an owner (the hello). */
-  #early: Frame[] = [];
+  /** What came and was not delivered yet: because there was no owner (the hello), or the link is paused. */
+  #waiting: Frame[] = [];
+  readonly #paused: Set<PauseReason> = new Set();
+  #delivering = false;
   #closed: string | null = null;
   #refused = false;
 
@@ -32,9 +37,7 @@ export class ShimLink {
   /** Sets who gets the frames from now on; frames that waited are delivered at once. */
   own(owner: ShimLinkOwner): void {
     this.#owner = owner;
-    const early = this.#early;
-    this.#early = [];
-    for (const frame of early) this.#deliver(owner, frame);
+    this.#deliverWaiting();
     if (this.#closed !== null && !this.#refused) owner.closed(this.#closed);
   }
 
@@ -51,13 +54,21 @@ export class ShimLink {
     this.#stream.uncork();
   }
 
-  /** Stops reading: the guest is held back once its credit is used up. */
-  pause(): void {
+  /**
+   * Stops delivering frames, and reading: the guest is held back once its credit is used up. `again`, what is left of the frame
+   * that is being delivered, comes first when the link goes on.
+   */
+  pause(why: PauseReason, again: Frame | null = null): void {
+    if (again !== null) this.#waiting.unshift(again);
+    this.#paused.add(why);
     this.#stream.pause();
   }
 
-  resume(): void {
-    this.#stream.resume();
+  /** Goes on, unless there is another reason to wait. */
+  resume(why: PauseReason): void {
+    this.#paused.delete(why);
+    this.#deliverWaiting();
+    if (this.#paused.size === 0) this.#stream.resume();
   }
 
   destroy(): void {
@@ -74,15 +85,29 @@ export class ShimLink {
       this.#stream.destroy();
       return;
     }
-    for (const frame of frames) {
-      if (this.#owner === null) this.#early.push(frame);
-      else this.#deliver(this.#owner, frame);
+    for (const frame of frames) this.#waiting.push(frame);
+    this.#deliverWaiting();
+  }
+
+  /** Delivers what waits, in order, until the owner pauses the link; `all`: also while it does. */
+  #deliverWaiting(all = false): void {
+    // Who pauses or resumes while it is given a frame is not given the next one inside of that.
+    if (this.#delivering) return;
+    this.#delivering = true;
+    try {
+      for (;;) {
+        if (this.#owner === null || this.#refused || (this.#paused.size > 0 && !all)) return;
+        const frame = this.#waiting.shift();
+        if (frame === undefined) return;
+        this.#deliver(this.#owner, frame);
+      }
+    } finally {
+      this.#delivering = false;
     }
   }
 
   /** A frame that its owner cannot read is the guest's fault, and the end of the link; nothing follows it. */
   #deliver(owner: ShimLinkOwner, frame: Frame): void {
-    if (this.#refused) return;
     try {
       owner.frame(frame);
     } catch (error) {
@@ -94,6 +119,9 @@ export class ShimLink {
   }
 
   #close(detail: string): void {
+    if (this.#closed !== null) return;
+    // What came before the end is told before the end.
+    this.#deliverWaiting(true);
     if (this.#closed !== null) return;
     this.#closed = detail;
     this.#owner?.closed(detail);

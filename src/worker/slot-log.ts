@@ -5,9 +5,18 @@ import { platformLine } from "../telemetry/platform-lines.ts";
 import type { LogFormat, PlatformEvent } from "../telemetry/platform-lines.ts";
 import { LOG_STDERR } from "../wire/shim-protocol.ts";
 import type { Frame } from "../wire/shim-protocol.ts";
+import { LogRate } from "./log-rate.ts";
 
 /** u64le Unix time in µs in front of every chunk of output. */
 const TIME_BYTES = 8;
+
+/** Output that is not to be read on at once. */
+export interface HeldOutput {
+  /** What of the frame was not taken; null for all of it was. */
+  readonly rest: Frame | null;
+  /** How long the guest is to be held back; 0 for until the next turn of the loop. */
+  readonly delayMs: number;
+}
 
 /** The log of one slot: what the function prints and what the platform says, in order, to the sink and the tail. */
 export class SlotLog {
@@ -16,9 +25,14 @@ export class SlotLog {
   readonly #clock: Clock;
   readonly #stdout = new LineSplitter();
   readonly #stderr = new LineSplitter();
+  readonly #rate: LogRate;
   #tail: LogTail | null = null;
+  /** Left out and not told of yet. */
+  #dropped = { records: 0, bytes: 0 };
 
-  constructor(sink: LogSink, format: LogFormat, clock: Clock) {
+  /** `rateKib`: what it may write in a second, in KiB, for as long as it likes. */
+  constructor(sink: LogSink, format: LogFormat, clock: Clock, rateKib: number) {
+    this.#rate = new LogRate(rateKib, clock);
     this.#sink = sink;
     this.#format = format;
     this.#clock = clock;
@@ -27,6 +41,7 @@ export class SlotLog {
   /** From here to `closeTail` every line also goes to an invocation's tail. */
   openTail(): void {
     this.#tail = new LogTail();
+    this.#rate.hurry(false);
   }
 
   /** Ends an invocation's part of the log. */
@@ -42,15 +57,33 @@ export class SlotLog {
   }
 
   platform(event: PlatformEvent): void {
-    const timeMs = this.#clock.wallMs();
-    this.#line(timeMs, platformLine(this.#format, timeMs, event), true);
+    this.#tellDropped();
+    this.#platform(event);
   }
 
-  /** Takes a `Log` frame. The guest's clock is not trusted: the host's own time is what is kept. */
-  output(frame: Frame): void {
+  /** The guest is not held back any more until the next `openTail`: its time is up. */
+  hurry(): void {
+    this.#rate.hurry(true);
+  }
+
+  /**
+   * Takes a `Log` frame. The guest's clock is not trusted: the host's own time is what is kept. Returns null, or what to hold back
+   * and for how long.
+   */
+  output(frame: Frame): HeldOutput | null {
     const splitter = (frame.flags & LOG_STDERR) === 0 ? this.#stdout : this.#stderr;
     const timeMs = this.#clock.wallMs();
-    for (const line of splitter.push(frame.payload.subarray(TIME_BYTES))) this.#line(timeMs, line);
+    const { lines, droppedLines, droppedBytes, rest } = splitter.push(frame.payload.subarray(TIME_BYTES), (bytes) =>
+      this.#rate.judge(bytes),
+    );
+    if (lines.length > 0) this.#tellDropped();
+    for (const line of lines) this.#line(timeMs, line);
+    this.#dropped = { records: this.#dropped.records + droppedLines, bytes: this.#dropped.bytes + droppedBytes };
+    const delayMs = this.#rate.holdMs(rest.length > 0);
+    if (delayMs === null) return null;
+    // The time in front of it is not read, but it is of the frame.
+    const again = { ...frame, payload: frame.payload.subarray(frame.payload.length - rest.length - TIME_BYTES) };
+    return { rest: rest.length > 0 ? again : null, delayMs };
   }
 
   /** Ends lines that have no newline, so that they come before what the platform says next. */
@@ -60,6 +93,25 @@ export class SlotLog {
       const rest = splitter.flush();
       if (rest !== null) this.#line(timeMs, rest);
     }
+  }
+
+  /** Says how much is missing, at the place where it is. */
+  #tellDropped(): void {
+    const { records, bytes } = this.#dropped;
+    if (records === 0) return;
+    this.#dropped = { records: 0, bytes: 0 };
+    this.#sink.leftOut(records);
+    this.#platform({
+      type: "logsDropped",
+      reason: "the function writes more than its log may (--log-rate)",
+      records,
+      bytes,
+    });
+  }
+
+  #platform(event: PlatformEvent): void {
+    const timeMs = this.#clock.wallMs();
+    this.#line(timeMs, platformLine(this.#format, timeMs, event), true);
   }
 
   #line(timeMs: number, text: string, isPlatform = false): void {

@@ -21,6 +21,7 @@ import {
 import type { Field, Frame } from "../wire/shim-protocol.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import type { BootedMicroVm } from "./booted.ts";
+import { LOG_RATE_KIB_DEFAULT } from "./log-rate.ts";
 import { BufferedSink } from "./invocation.ts";
 import { ShimLink } from "./shim-link.ts";
 import { Slot } from "./slot.ts";
@@ -87,7 +88,13 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
     setBusy: (busy: boolean) => busyness.push(busy),
     kill: (detail: string) => {
       killed.push(detail);
-      return Promise.resolve({ cause: "killed", exitCode: null, signal: null, detail } satisfies MicroVmExit);
+      return Promise.resolve({
+        cause: "killed",
+        exitCode: null,
+        error: null,
+        signal: null,
+        detail,
+      } satisfies MicroVmExit);
     },
   };
   const booted = {
@@ -120,7 +127,8 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
         versionArn: "arn",
       }),
       image: () => Promise.resolve("/code.erofs"),
-      logSink: () => ({ write: ({ text }) => lines.push(text), flush: () => Promise.resolve() }),
+      logSink: () => ({ write: ({ text }) => lines.push(text), leftOut: () => {}, flush: () => Promise.resolve() }),
+      logRateKib: LOG_RATE_KIB_DEFAULT,
       changed: (changed) => states.push(changed.info.state),
       warn: (_message, error) => assert.fail(String(error)),
     },
@@ -243,7 +251,13 @@ test("a microVM that dies under an invocation fails it, and the first reason is 
   const invoked = made.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
   invoked.catch(() => {});
   await settled();
-  made.exited.resolve({ cause: "crashed", exitCode: null, signal: "SIGSEGV", detail: "the kernel crashed" });
+  made.exited.resolve({
+    cause: "crashed",
+    exitCode: null,
+    error: null,
+    signal: "SIGSEGV",
+    detail: "the kernel crashed",
+  });
   await assert.rejects(invoked, /the kernel crashed/);
   await made.slot.end("drain");
   assert.equal(made.slot.endReason, "the kernel crashed");

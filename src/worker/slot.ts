@@ -4,7 +4,7 @@ import type { LogSink } from "../telemetry/function-log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { traced } from "../telemetry/tracing.ts";
 import type { Span, Tracer } from "../telemetry/tracing.ts";
-import type { GuestDevice } from "../vmm/microvm.ts";
+import type { GuestDevice, MicroVmExit } from "../vmm/microvm.ts";
 import { serviceFailure, slotGone } from "../wire/errors.ts";
 import type { ServiceError } from "../wire/errors.ts";
 import { exhaustion } from "../wire/exhaustion.ts";
@@ -70,6 +70,8 @@ export interface SlotServices {
   /** Host path of a code or layer image. Throws `ServiceError` when it is gone. */
   readonly image: (digest: string) => Promise<string>;
   readonly logSink: (functionName: string, stream: string) => LogSink;
+  /** Log that one slot may write in a second for as long as it likes, in KiB. */
+  readonly logRateKib: number;
   readonly changed: (slot: Slot) => void;
   readonly warn: (message: string, error: unknown) => void;
 }
@@ -121,6 +123,8 @@ export class Slot {
   /** Why it could not start, when that is not the slot's own fault. */
   #failure: ServiceError | null = null;
   #initBackstop: Timer | null = null;
+  /** When a guest that writes too much log may go on. */
+  #logHold: Timer | null = null;
   #endReason: string | null = null;
   #ended: Promise<void> | null = null;
 
@@ -133,7 +137,8 @@ export class Slot {
     this.madeAtMs = clock.monotonicMs();
     this.#state = new SlotStateMachine(clock, () => services.changed(this));
     this.#logStream = logStreamName(this.createdAtMs, spec.version, id);
-    this.#log = new SlotLog(services.logSink(spec.functionName, this.#logStream), spec.logFormat, clock);
+    const sink = services.logSink(spec.functionName, this.#logStream);
+    this.#log = new SlotLog(sink, spec.logFormat, clock, services.logRateKib);
     this.#ready.promise.catch(() => {});
   }
 
@@ -166,17 +171,21 @@ export class Slot {
     this.#startTrace = steps;
     try {
       const images = await this.#images();
-      const [taken] = await Promise.all([
-        steps.microVm(() => this.#services.microVm(this.spec, [...images.root, images.code, ...images.layers])),
+      const wanted = [...images.root, images.code, ...images.layers];
+      const [taking, networking] = await Promise.allSettled([
+        steps.microVm(() => this.#services.microVm(this.spec, wanted)).then((taken) => (this.#taken = taken)),
         this.#takeNetwork(),
       ]);
-      this.#taken = taken;
-      const { booted } = taken;
+      // Whatever of the two was had is the slot's by now, and goes with it.
+      if (taking.status === "rejected") throw taking.reason;
+      if (networking.status === "rejected") throw networking.reason;
+      const { booted } = taking.value;
       if (this.#state.state === "Dead") {
-        taken.settled();
-        return void booted.vm.kill("its slot ended while it booted");
+        taking.value.settled();
+        await booted.vm.kill("its slot ended while it booted");
+        return;
       }
-      void booted.vm.exited.then((exit) => this.end(exit.detail));
+      void booted.vm.exited.then((exit) => this.#exited(exit));
       booted.vm.setCpuShare(cpuShare(this.spec.memoryMb, this.#services.cpu, "init"));
       booted.vm.setBusy(true);
       this.#freezer = new Freezer({
@@ -206,6 +215,12 @@ export class Slot {
       this.#failure = exhaustion(error);
       await this.end(error instanceof Error ? error.message : String(error));
     }
+  }
+
+  /** The microVM ended by itself, or for what the host has run out of: nobody's init, and no other slot, would fare better. */
+  #exited({ detail, error }: MicroVmExit): Promise<void> {
+    this.#failure ??= exhaustion(error);
+    return this.end(detail);
   }
 
   /** The guest let the limit of its init pass without a word. */
@@ -253,6 +268,8 @@ export class Slot {
     const readOn = clock.after(this.spec.timeoutMs + DEADLINE_READ_ON_MS, () => {
       frames.readOn();
       this.resumeReading();
+      this.#log.hurry();
+      this.#booted?.link.resume("log");
     });
     const backstop = clock.after(this.spec.timeoutMs + DEADLINE_GRACE_MS, () => {
       frames.overrun(this.spec.timeoutMs);
@@ -310,7 +327,7 @@ export class Slot {
 
   /** Holds the guest's answer back, or lets it come, as its reader can take it. */
   resumeReading(): void {
-    this.#booted?.link.resume();
+    this.#booted?.link.resume("reader");
   }
 
   /** Measures what the microVM takes on the host, and has taken of its CPUs. */
@@ -407,12 +424,24 @@ export class Slot {
     ];
   }
 
+  /** A function that writes more log than it may is held back for a moment. */
+  #output(frame: Frame): void {
+    const held = this.#log.output(frame);
+    const link = this.#booted?.link;
+    if (held === null || link === undefined) return;
+    link.pause("log", held.rest);
+    this.#logHold?.[Symbol.dispose]();
+    const { clock } = this.#services;
+    const resume = (): void => link.resume("log");
+    this.#logHold = held.delayMs === 0 ? clock.soon(resume) : clock.after(held.delayMs, resume);
+  }
+
   /** Every frame from the guest comes through here. A frame out of order ends this microVM and nothing else. */
   #frame(frame: Frame): void {
     try {
       switch (frame.type) {
         case FromShim.Log:
-          return this.#log.output(frame);
+          return this.#output(frame);
         case FromShim.Ready:
           return this.#initEnded(null, decodeFields(frame.payload).number(ReadyField.InitDurationUs) ?? 0);
         case FromShim.InitFailed: {
@@ -428,9 +457,10 @@ export class Slot {
           if (frame.type === FromShim.Done) this.#log.flush();
           if (frame.type === FromShim.ResponseHead) this.#span?.event("answer begins");
           if (frame.type === FromShim.ResponseEnd) this.#span?.event("answer is complete");
-          if (!this.#invocation.take(frame)) this.#booted?.link.pause();
+          if (!this.#invocation.take(frame)) this.#booted?.link.pause("reader");
       }
     } catch (error) {
+      this.#failure ??= exhaustion(error);
       void this.end(error instanceof Error ? error.message : String(error));
     }
   }

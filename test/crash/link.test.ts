@@ -14,6 +14,7 @@ import { UmlHypervisor } from "../../src/vmm/hypervisors/uml/hypervisor.ts";
 import type { Hypervisor } from "../../src/vmm/microvm.ts";
 import type { FunctionSpec } from "../../src/wire/function.ts";
 import type { InvocationRequest, InvocationResult } from "../../src/wire/invocation.ts";
+import { LOG_RATE_KIB_DEFAULT } from "../../src/worker/log-rate.ts";
 import { HostMemory } from "../../src/worker/memory/host-memory.ts";
 import { MicroManager } from "../../src/worker/micro-manager.ts";
 import { loadRuntimeImages } from "../../src/worker/runtime-images.ts";
@@ -120,7 +121,8 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       network: async () => null,
       runtime: (name, region) => images.runtime(name, region),
       image: async () => image,
-      logSink: () => ({ write: () => {}, flush: async () => {} }),
+      logSink: () => ({ write: () => {}, leftOut: () => {}, flush: async () => {} }),
+      logRateKib: LOG_RATE_KIB_DEFAULT,
       warn: () => {},
       storagePath: directory,
       cpu: "soft",

@@ -100,6 +100,17 @@ static void send_kind(int fd, const char *what)
 		send_message(fd, &(uint32_t[]){ 24, 1, 12 + 8, 4, 8, 0, 0, 0 }, 32, NULL, 0);
 	else if (!strcmp(what, "truncated"))
 		send_message(fd, &(uint32_t[]){ 2, 1, 4, 0 }, 16, NULL, 0);
+	else if (!strcmp(what, "endless"))
+		/* Faster than anybody reads them, until nobody does. */
+		for (uint32_t owner[4096 * 3], i = 0; i < 100000; i++) {
+			for (size_t at = 0; at < 4096 * 3; at += 3) {
+				owner[at] = 3;
+				owner[at + 1] = 1;
+				owner[at + 2] = 0;
+			}
+			if (send(fd, owner, sizeof(owner), MSG_NOSIGNAL) < 0)
+				break;
+		}
 	else if (!strcmp(what, "gone"))
 		close(fd);
 }

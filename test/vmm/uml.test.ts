@@ -38,7 +38,7 @@ test("a guest boots, says hello, and leaves nothing when it is killed", async ()
   const { pid } = await vm.stats();
   assert.ok(existsSync(join(guest.runDir, vm.id)));
   const exit = await vm.kill("enough");
-  assert.deepEqual(exit, { cause: "killed", exitCode: null, signal: "SIGKILL", detail: "enough" });
+  assert.deepEqual(exit, { cause: "killed", exitCode: null, signal: "SIGKILL", detail: "enough", error: null });
   assert.deepEqual(await vm.kill("again"), exit);
   assert.ok(!existsSync(join(guest.runDir, vm.id)));
   assert.ok(!existsSync(`/proc/${String(pid)}`));

@@ -5,8 +5,9 @@ import { existsSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { after, before, test } from "node:test";
-import { systemClock } from "../../src/lib/clock.ts";
 
+import type { DeviceError } from "../../src/vmm/devices/device-error.ts";
+import { testHost } from "../../src/vmm/devices/testing.ts";
 import { VsockDevice } from "../../src/vmm/devices/vsock.ts";
 import { MemoryMappings } from "../../src/vmm/transports/memory-mappings.ts";
 import { MemorySlices } from "../../src/vmm/transports/memory-slices.ts";
@@ -27,18 +28,19 @@ after(() => {
 });
 
 /** Serves a device to a peer that misbehaves; resolves to how that ended. */
-const meet = async (what: string): Promise<BackendEnd> => {
-  const socket = join(directory, what);
-  const { promise, resolve } = Promise.withResolvers<BackendEnd>();
-  using device = new VsockDevice(() => {}, systemClock);
+const meet = async (what: string): Promise<BackendEnd | DeviceError> => {
+  const path = join(directory, what);
+  const { promise, resolve } = Promise.withResolvers<BackendEnd | DeviceError>();
+  const owner = testHost(resolve);
+  using device = new VsockDevice(owner);
   using mappings = new MemoryMappings(new MemorySlices(), 8 * 2 ** 20);
-  const backend = new VhostUserBackend(socket, device, mappings, resolve);
-  const child = spawn(peer, [socket, what], { env: {} });
+  const backend = new VhostUserBackend({ path, device, mappings, owner, onEnd: resolve });
+  const child = spawn(peer, [path, what], { env: {} });
   const exited = once(child, "exit");
   const end = await promise;
   backend[Symbol.dispose]();
   await exited;
-  assert.ok(!existsSync(socket));
+  assert.ok(!existsSync(path));
   return end;
 };
 
@@ -61,6 +63,7 @@ const refused: readonly (readonly [what: string, reason: RegExp])[] = [
   ["ring-out-of-range", /ring 255 does not exist/],
   ["config-beyond", /beyond the configuration space/],
   ["truncated", /malformed/],
+  ["endless", /more than 256 messages/],
 ];
 
 for (const [what, reason] of refused) {

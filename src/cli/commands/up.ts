@@ -2,7 +2,8 @@ import { InvalidArgumentError, Option } from "commander";
 import type { Command } from "commander";
 import { createLog, LOG_LEVELS } from "../../telemetry/index.ts";
 import type { HostLogFormat, LogLevel, Logger } from "../../telemetry/index.ts";
-import { DRAIN_MS_MAX, OVERCOMMIT_DEFAULT, OVERCOMMIT_MAX } from "../../wire/limits.ts";
+import { LOG_RATE_KIB_MAX } from "../../worker/log-rate.ts";
+import { DRAIN_MS_MAX, LOG_AGE_DAYS_MAX, LOGS_MB_MIN, OVERCOMMIT_DEFAULT, OVERCOMMIT_MAX } from "../../wire/limits.ts";
 import type { NetworkMode, ReusePolicy } from "../../wire/slot.ts";
 import type { DrivePages } from "../../vmm/config.ts";
 import type { CpuPolicy } from "../../worker/cpu-share.ts";
@@ -52,6 +53,9 @@ interface UpOptions extends CommonOptions {
   readonly network?: NetworkMode;
   readonly nameServer?: readonly string[];
   readonly networkAllow?: readonly AddressRange[];
+  readonly logRate?: number;
+  readonly logsSize?: number;
+  readonly logsAge?: number;
   readonly reuse: ReusePolicy;
   readonly region: string;
   readonly logFormat?: HostLogFormat;
@@ -132,6 +136,13 @@ export const upCommand = (): Command =>
         .choices(["always", "never"])
         .default("always"),
     )
+    .option("--log-rate <KB>", "a second of log that one microVM may go on writing", wholeNumber(1, LOG_RATE_KIB_MAX))
+    .option(
+      "--logs-size <MB>",
+      "functions' logs kept, all together (default: a tenth of the disk, 4096 at most)",
+      wholeNumber(LOGS_MB_MIN, MEMORY_MB_TOTAL_MAX),
+    )
+    .option("--logs-age <days>", "how long functions' logs are kept", wholeNumber(1, LOG_AGE_DAYS_MAX))
     .option("--region <name>", "AWS region to be", process.env["AWS_REGION"] ?? REGION_DEFAULT)
     .addOption(
       new Option("--log-format <format>", "of Hearth's own log (default: text on a terminal)").choices([
@@ -184,6 +195,9 @@ const run = async (options: UpOptions): Promise<void> => {
     network: options.network ?? null,
     nameServers: options.nameServer ?? null,
     networkAllow: options.networkAllow ?? [],
+    logRateKib: options.logRate ?? null,
+    logsMbMax: options.logsSize ?? null,
+    logAgeDaysMax: options.logsAge ?? null,
     reuse: options.reuse,
     log,
   });

@@ -1,4 +1,5 @@
 import { NET_BATCH_FRAMES, NET_FRAME_BYTES_MAX } from "../limits.ts";
+import type { WatchOwner } from "../poller.ts";
 
 /**
  * Ethernet frames on their way between a guest and its port, as bytes of our own: the guest may change its memory at
@@ -18,6 +19,6 @@ export interface FramePort {
   read(batch: FrameBatch, count: number): number;
   /** Sends the first `count` frames of the batch. What cannot be taken is lost, as on any wire. */
   write(batch: FrameBatch, count: number): void;
-  /** Calls `onReadable` when frames wait that came after a `read` found no more. */
-  watch(onReadable: () => void): Disposable;
+  /** Has `owner` call `onReadable` when frames wait that came after a `read` found no more. */
+  watch(owner: WatchOwner, onReadable: () => void): Disposable;
 }

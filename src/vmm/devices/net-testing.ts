@@ -1,5 +1,6 @@
 /** For tests of the network device: a guest's driver, and a port that is a list of frames. */
 import { NET_FRAME_BYTES_MAX } from "../limits.ts";
+import type { WatchOwner } from "../poller.ts";
 import type { FrameBatch, FramePort } from "./frames.ts";
 import { NET_HEADER_BYTES } from "./frame-header.ts";
 import type { DeviceDriver } from "./virtio-device.ts";
@@ -50,7 +51,7 @@ export class TestPort implements FramePort {
     }
   }
 
-  watch(onReadable: () => void): Disposable {
+  watch(_owner: WatchOwner, onReadable: () => void): Disposable {
     this.#onReadable = onReadable;
     this.watchers++;
     return {

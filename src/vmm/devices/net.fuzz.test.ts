@@ -5,7 +5,7 @@ import { DeviceError } from "./device-error.ts";
 import { FrameBatch } from "./frames.ts";
 import { frameOf, TestNetDriver, TestPort } from "./net-testing.ts";
 import { NetDevice } from "./net.ts";
-import { MEMORY_BYTES, MEMORY_START, random } from "./testing.ts";
+import { MEMORY_BYTES, MEMORY_START, putOff, random, testHost } from "./testing.ts";
 
 /*
  * A hostile driver against the network device: well-formed traffic with, now and then, something that cannot be.
@@ -32,12 +32,8 @@ class Fuzzer {
 
   constructor(seed: number) {
     this.#below = random(seed);
-    this.#device = new NetDevice(
-      new FrameBatch(),
-      MTU,
-      () => (this.#broken = true),
-      (work) => this.#later.push(work),
-    );
+    const host = testHost(() => (this.#broken = true), putOff(this.#later));
+    this.#device = new NetDevice(new FrameBatch(), MTU, host);
   }
 
   run(): void {

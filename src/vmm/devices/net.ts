@@ -1,8 +1,13 @@
-import { NET_BATCH_FRAMES, NET_FRAME_BYTES_MAX, NET_PACKETS_PER_TURN_MAX } from "../limits.ts";
+import {
+  DESCRIPTORS_PER_TURN_MAX,
+  NET_BATCH_FRAMES,
+  NET_FRAME_BYTES_MAX,
+  NET_PACKETS_PER_TURN_MAX,
+} from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
 import { checkFrame, NET_HEADER_BYTES, setBuffers } from "./frame-header.ts";
 import type { FrameBatch, FramePort } from "./frames.ts";
-import { FEATURE_VERSION_1, type DeviceDriver, type VirtioDevice } from "./virtio-device.ts";
+import { FEATURE_VERSION_1, type DeviceDriver, type DeviceHost, type VirtioDevice } from "./virtio-device.ts";
 import type { Chain, Virtqueue } from "./virtqueue.ts";
 
 /*
@@ -37,9 +42,6 @@ const configSpace = (mtu: number): Uint8Array => {
   return config;
 };
 
-/** Runs `later` after what else is waiting for this process had its turn. */
-type Later = (later: () => void) => void;
-
 /**
  * The host's side of a guest's network card. Without a port it is a card without a cable: nothing is taken from the
  * guest and nothing given. Frames other than IPv4 and ARP do not leave the guest.
@@ -52,8 +54,7 @@ export class NetDevice implements VirtioDevice {
 
   readonly #batch: FrameBatch;
   readonly #mtu: number;
-  readonly #onError: (error: DeviceError) => void;
-  readonly #later: Later;
+  readonly #host: DeviceHost;
   #driver: DeviceDriver | null = null;
   #port: FramePort | null = null;
   #watch: Disposable | null = null;
@@ -61,31 +62,27 @@ export class NetDevice implements VirtioDevice {
   #readable = false;
   readonly #planned = { receive: false, transmit: false };
 
-  /**
-   * `mtu`: bytes of the longest IP packet on the wire, at most 1,500. `onError`: the guest broke the protocol while no
-   * call of the transport was under way.
-   */
-  constructor(batch: FrameBatch, mtu: number, onError: (error: DeviceError) => void, later: Later) {
+  /** `mtu`: bytes of the longest IP packet on the wire, at most 1,500. */
+  constructor(batch: FrameBatch, mtu: number, host: DeviceHost) {
     if (mtu > MTU_DEFAULT) throw new Error(`An MTU of ${String(mtu)}; ${String(MTU_DEFAULT)} may be`);
     this.#batch = batch;
     this.#mtu = mtu;
     // Said only where it matters: reading it costs the guest's boot a round trip.
     this.features = FEATURES | (mtu === MTU_DEFAULT ? 0n : FEATURE_MTU);
     this.config = configSpace(mtu);
-    this.#onError = onError;
-    this.#later = later;
+    this.#host = host;
   }
 
   /** Plugs the cable in. The port stays its owner's and must work until the device is disposed. Throws the second time. */
   bind(port: FramePort): void {
     if (this.#port !== null) throw new Error("The microVM's network device has a port already");
     this.#port = port;
-    this.#watch = port.watch(() => {
+    this.#watch = port.watch(this.#host, () => {
       this.#readable = true;
-      this.#guard(() => this.#receive());
+      this.#receive();
     });
     this.#readable = true;
-    this.#guard(() => {
+    this.#host.run(() => {
       this.#transmit();
       this.#receive();
     });
@@ -105,10 +102,14 @@ export class NetDevice implements VirtioDevice {
     else this.#receive();
   }
 
+  detach(): void {
+    this.#driver = null;
+  }
+
   [Symbol.dispose](): void {
+    this.detach();
     this.#watch?.[Symbol.dispose]();
     this.#watch = null;
-    this.#driver = null;
   }
 
   #queue(driver: DeviceDriver, index: number): Virtqueue {
@@ -117,23 +118,14 @@ export class NetDevice implements VirtioDevice {
     return queue;
   }
 
-  /** For work that no call of the transport's is waiting for. What is not the guest's fault stays a crash of ours. */
-  #guard(work: () => void): void {
-    try {
-      work();
-    } catch (error) {
-      if (!(error instanceof DeviceError)) throw error;
-      this.#onError(error);
-    }
-  }
-
   /** Goes on in a later turn: one guest's flood is not to hold up the others. */
   #plan(what: "receive" | "transmit"): void {
     if (this.#planned[what]) return;
     this.#planned[what] = true;
-    this.#later(() => {
+    this.#host.clock.soon(() => {
       this.#planned[what] = false;
-      this.#guard(() => (what === "receive" ? this.#receive() : this.#transmit()));
+      if (what === "receive") this.#receive();
+      else this.#transmit();
     });
   }
 
@@ -146,9 +138,12 @@ export class NetDevice implements VirtioDevice {
     queue.suppressKicks();
     let frames = 0;
     let drained = false;
+    let descriptors = 0;
     for (let left = NET_PACKETS_PER_TURN_MAX; left > 0 && !drained;) {
       const chain = queue.pop();
       if (chain !== null) {
+        descriptors += chain.descriptors;
+        if (descriptors >= DESCRIPTORS_PER_TURN_MAX) left = 0;
         const packets = this.#takeFrame(chain, frames);
         queue.push(chain.head, 0);
         left -= Math.max(1, packets);
@@ -195,6 +190,7 @@ export class NetDevice implements VirtioDevice {
     const queue = this.#queue(driver, RECEIVE_QUEUE);
     queue.suppressKicks();
     let left = NET_PACKETS_PER_TURN_MAX;
+    let descriptors = 0;
     while (this.#readable && left > 0) {
       const room = Math.min(queue.available(), NET_BATCH_FRAMES, left);
       if (room === 0) {
@@ -204,14 +200,15 @@ export class NetDevice implements VirtioDevice {
       }
       const frames = port.read(this.#batch, room);
       this.#readable = frames === room;
-      for (let i = 0; i < frames; i++) this.#giveFrame(queue, i);
-      left -= frames;
+      for (let i = 0; i < frames; i++) descriptors += this.#giveFrame(queue, i);
+      left = descriptors >= DESCRIPTORS_PER_TURN_MAX ? 0 : left - frames;
     }
     if (queue.takeSignal()) driver.signal(RECEIVE_QUEUE);
     if (left === 0) this.#plan("receive");
   }
 
-  #giveFrame(queue: Virtqueue, index: number): void {
+  /** Returns the number of descriptors it took. */
+  #giveFrame(queue: Virtqueue, index: number): number {
     const chain = queue.pop();
     if (chain === null) throw new DeviceError("Receive buffers that were available are gone");
     const { bytes, lengths, view } = this.#batch;
@@ -232,5 +229,6 @@ export class NetDevice implements VirtioDevice {
       at += take;
     }
     queue.push(chain.head, length);
+    return chain.descriptors;
   }
 }

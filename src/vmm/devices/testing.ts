@@ -1,6 +1,9 @@
 /** A guest's driver for tests: queues in synthetic guest memory, well-formed unless told otherwise. */
+import { systemClock } from "../../lib/clock.ts";
+import type { Clock } from "../../lib/clock.ts";
+import { DeviceError } from "./device-error.ts";
 import { GuestMemory } from "./guest-memory.ts";
-import type { DeviceDriver } from "./virtio-device.ts";
+import type { DeviceDriver, DeviceHost } from "./virtio-device.ts";
 import { Virtqueue, type VirtqueueLayout } from "./virtqueue.ts";
 import {
   VSOCK_GUEST_CID,
@@ -21,6 +24,37 @@ export const random = (seed: number): ((below: number) => number) => {
     let mixed = Math.imul(state ^ (state >>> 15), state | 1);
     mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
     return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000) * below);
+  };
+};
+
+/** The `soon` of a clock whose calls a test makes itself. */
+export const putOff =
+  (later: (() => void)[]): Clock["soon"] =>
+  (callback) => {
+    later.push(() => void callback());
+    return { [Symbol.dispose]: () => {} };
+  };
+
+/** A guest without a microVM: tells of what a device found wrong, and leaves every other error loud. */
+export const testHost = (
+  onError: (error: DeviceError) => void = () => {},
+  soon: Clock["soon"] = (callback) => systemClock.soon(callback),
+): DeviceHost => {
+  const run = (work: () => void): void => {
+    try {
+      work();
+    } catch (error) {
+      if (!(error instanceof DeviceError)) throw error;
+      onError(error);
+    }
+  };
+  return {
+    run,
+    clock: {
+      ...systemClock,
+      after: (delayMs, callback) => systemClock.after(delayMs, () => run(() => void callback())),
+      soon: (callback) => soon(() => run(() => void callback())),
+    },
   };
 };
 

@@ -1,7 +1,18 @@
+import type { Clock } from "../../lib/clock.ts";
+import type { WatchOwner } from "../poller.ts";
 import type { Virtqueue } from "./virtqueue.ts";
 
 /** VIRTIO_F_VERSION_1: the device and its driver follow VIRTIO 1.0 or later. Always offered, always required. */
 export const FEATURE_VERSION_1: bigint = 1n << 32n;
+
+/**
+ * The guest that a device is for: it does the device's work that no call of the transport waits for, measures it, and ends
+ * by what that throws.
+ */
+export interface DeviceHost extends WatchOwner {
+  /** Its timers' calls are such work too. */
+  readonly clock: Clock;
+}
 
 /** What a transport lends to a device once its driver is ready. */
 export interface DeviceDriver {
@@ -29,4 +40,6 @@ export interface VirtioDevice extends Disposable {
   activate(driver: DeviceDriver): void;
   /** The driver has made buffers available. Spurious kicks happen. */
   kick(queue: number): void;
+  /** The guest is gone: its memory is not to be looked at any more. What the host holds of the device is there still. */
+  detach(): void;
 }

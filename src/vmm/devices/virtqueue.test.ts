@@ -79,7 +79,8 @@ test("chains that cannot be end in DeviceError", () => {
   const bad: readonly (readonly [RegExp, Parameters<TestGuestMemory["queues"][number]["describe"]>[1]])[] = [
     [/outside of the guest's memory/, { address: MEMORY_START - 1, length: 2, flags: 0, next: 0 }],
     [/outside of the guest's memory/, { address: end - 1, length: 2, flags: 0, next: 0 }],
-    [/outside of the guest's memory/, { address: DATA, length: 0xffff_ffff, flags: 0, next: 0 }],
+    [/outside of the guest's memory/, { address: DATA, length: MEMORY_BYTES, flags: 0, next: 0 }],
+    [/at most 1048576 bytes, got 4294967295/, { address: DATA, length: 0xffff_ffff, flags: 0, next: 0 }],
     [/beyond any memory/, { address: 2 ** 60, length: 1, flags: 0, next: 0 }],
     [/loops/, { address: DATA, length: 1, flags: NEXT, next: 0 }],
     [/Descriptor 8 of/, { address: DATA, length: 1, flags: NEXT, next: 8 }],
@@ -96,6 +97,14 @@ test("chains that cannot be end in DeviceError", () => {
   driver.describe(1, { address: DATA, length: 1, flags: 0, next: 0 });
   driver.offer(0);
   fails(() => queue.pop(), /readable descriptor after a writable/);
+});
+
+test("a chain is bounded in bytes, not only in descriptors", () => {
+  const { queue, driver } = make();
+  for (let i = 0; i < 8; i++)
+    driver.describe(i, { address: DATA, length: 200_000, flags: WRITE | (i < 7 ? NEXT : 0), next: i + 1 });
+  driver.offer(0);
+  fails(() => queue.pop(), /at most 1048576 bytes, got 1200000/);
 });
 
 test("an available index that runs ahead, and a head out of range, end in DeviceError", () => {

@@ -1,4 +1,4 @@
-import { QUEUE_ENTRIES_MAX } from "../limits.ts";
+import { CHAIN_BYTES_MAX, QUEUE_ENTRIES_MAX } from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
 import type { GuestMemory, Region } from "./guest-memory.ts";
 
@@ -43,6 +43,8 @@ export class Chain {
   readableBytes = 0;
   writableCount = 0;
   writableBytes = 0;
+  /** Descriptors it is made of: what looking at it cost. */
+  descriptors = 0;
   /** `readableCount` readable buffers, then `writableCount` writable ones; more may lie behind from earlier chains. */
   readonly buffers: ChainBuffer[] = [];
 }
@@ -123,6 +125,7 @@ export class Virtqueue {
     chain.readableCount = chain.readableBytes = chain.writableCount = chain.writableBytes = 0;
     let index = head;
     for (let count = 0; ; count++) {
+      chain.descriptors = count + 1;
       // A chain cannot be longer than the table; a longer one is a loop.
       if (count === this.entries) throw new DeviceError("A descriptor chain loops");
       if (index >= this.entries)
@@ -144,6 +147,12 @@ export class Virtqueue {
   /** A descriptor's memory, as one buffer, or as several where it goes on in the next region. */
   #add(chain: Chain, address: number, length: number, writable: boolean): void {
     if (!writable && chain.writableCount > 0) throw new DeviceError("A readable descriptor after a writable one");
+    // Before its memory is looked at: that takes a step for each slice of it.
+    const bytes = chain.readableBytes + chain.writableBytes + length;
+    if (bytes > CHAIN_BYTES_MAX)
+      throw new DeviceError(
+        `A descriptor chain must be at most ${String(CHAIN_BYTES_MAX)} bytes, got ${String(bytes)}`,
+      );
     for (let at = address, left = length; left > 0;) {
       const region = this.#memory.regionOf(at);
       const take = Math.min(left, region.end - at);

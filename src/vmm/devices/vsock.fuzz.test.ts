@@ -2,11 +2,10 @@ import assert from "node:assert/strict";
 import type { Duplex } from "node:stream";
 import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
-import { systemClock } from "../../lib/clock.ts";
 
 import { VSOCK_RECEIVE_BYTES_MAX } from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
-import { MEMORY_BYTES, MEMORY_START, random, TestVsockDriver } from "./testing.ts";
+import { MEMORY_BYTES, MEMORY_START, random, testHost, TestVsockDriver } from "./testing.ts";
 import { VsockDevice } from "./vsock.ts";
 
 /*
@@ -31,9 +30,7 @@ class Fuzzer {
 
   constructor(seed: number) {
     this.#below = random(seed);
-    this.#device = new VsockDevice(() => {
-      this.#broken = true;
-    }, systemClock);
+    this.#device = new VsockDevice(testHost(() => (this.#broken = true)));
     for (const port of [1024, 1025]) {
       this.#device.listen(port, (stream) => {
         this.#streams.push(stream);

@@ -2,7 +2,6 @@ import assert from "node:assert/strict";
 import type { Duplex } from "node:stream";
 import { test } from "node:test";
 import { setTimeout as sleep, setImmediate as turn } from "node:timers/promises";
-import { systemClock } from "../../lib/clock.ts";
 
 import {
   VSOCK_RECEIVE_BYTES_MAX,
@@ -11,7 +10,7 @@ import {
   VSOCK_UNTOLD_MS_MAX,
 } from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
-import { MEMORY_START, TestVsockDriver, type TestPacket } from "./testing.ts";
+import { MEMORY_START, testHost, TestVsockDriver, type TestPacket } from "./testing.ts";
 import { VsockOperation } from "./vsock-packet.ts";
 import { VsockDevice } from "./vsock.ts";
 
@@ -33,7 +32,7 @@ const setUp = (receiveBuffers?: number, entries?: number): Setup => {
   const guest = new TestVsockDriver(entries);
   const streams: Duplex[] = [];
   const errors: DeviceError[] = [];
-  const device = new VsockDevice((error) => errors.push(error), systemClock);
+  const device = new VsockDevice(testHost((error) => errors.push(error)));
   device.listen(PORT, (stream) => streams.push(stream));
   guest.fillReceive(receiveBuffers);
   device.activate(guest.driver());
@@ -75,7 +74,7 @@ test("a request is answered where somebody listens, and reset where nobody does"
 
 test("what comes before the device is opened waits for who listens late", () => {
   const guest = new TestVsockDriver();
-  const device = new VsockDevice((error) => assert.fail(error), systemClock);
+  const device = new VsockDevice(testHost((error) => assert.fail(error)));
   device.hold();
   guest.fillReceive();
   guest.send({ operation: Request, sourcePort: GUEST_PORT, destinationPort: PORT });

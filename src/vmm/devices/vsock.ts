@@ -1,7 +1,9 @@
 import type { Duplex } from "node:stream";
 
-import type { Clock, Timer } from "../../lib/clock.ts";
+import type { Timer } from "../../lib/clock.ts";
 import {
+  DESCRIPTORS_PER_TURN_MAX,
+  VSOCK_BYTES_PER_TURN_MAX,
   VSOCK_CONNECT_TIMEOUT_MS,
   VSOCK_PACKET_BYTES_MAX,
   VSOCK_PACKETS_PER_TURN_MAX,
@@ -12,7 +14,7 @@ import {
   VSOCK_UNTOLD_PACKETS_MAX,
 } from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
-import { FEATURE_VERSION_1, type DeviceDriver, type VirtioDevice } from "./virtio-device.ts";
+import { FEATURE_VERSION_1, type DeviceDriver, type DeviceHost, type VirtioDevice } from "./virtio-device.ts";
 import type { Chain, Virtqueue } from "./virtqueue.ts";
 import {
   emptyVsockHeader,
@@ -39,6 +41,10 @@ const configSpace = (): Uint8Array => {
   return config;
 };
 
+/** Whether one guest has had as much as one turn of the loop has for it. */
+const isTurnOver = (packets: number, bytes: number, descriptors: number): boolean =>
+  packets >= VSOCK_PACKETS_PER_TURN_MAX || bytes >= VSOCK_BYTES_PER_TURN_MAX || descriptors >= DESCRIPTORS_PER_TURN_MAX;
+
 /** Runs `later` when the current work is done: signals and packets of one turn go out together. */
 type Defer = (later: () => void) => void;
 
@@ -52,7 +58,7 @@ export class VsockDevice implements VirtioDevice {
   readonly queues: number = QUEUES;
   readonly config: Uint8Array = configSpace();
 
-  readonly #onError: (error: DeviceError) => void;
+  readonly #host: DeviceHost;
   readonly #listeners = new Map<number, (stream: Duplex) => void>();
   /** By host port, then by guest port. */
   readonly #streams = new Map<number, Map<number, VsockStream>>();
@@ -66,13 +72,15 @@ export class VsockDevice implements VirtioDevice {
   #held = false;
   #flushPlanned = false;
   #transmitStopped = false;
+  /** Set while the rest of what the guest sent, or gets, waits for a later turn. */
+  #transmitPlanned: Timer | null = null;
+  #flushLater: Timer | null = null;
   /** What the guest sent and was not yet told that it can have it back. */
   #untoldPackets = 0;
   #untoldBytes = 0;
   #tellTimer: Timer | null = null;
   readonly #header = emptyVsockHeader();
   readonly #outHeader = emptyVsockHeader();
-  readonly #clock: Clock;
   readonly #defer: Defer;
   readonly #link: VsockLink = {
     wake: (stream) => {
@@ -85,10 +93,8 @@ export class VsockDevice implements VirtioDevice {
     drop: (stream, reset) => this.#drop(stream, reset),
   };
 
-  /** `onError`: the guest broke the protocol while no call of the transport was under way. */
-  constructor(onError: (error: DeviceError) => void, clock: Clock, defer: Defer = queueMicrotask) {
-    this.#onError = onError;
-    this.#clock = clock;
+  constructor(host: DeviceHost, defer: Defer = queueMicrotask) {
+    this.#host = host;
     this.#defer = defer;
   }
 
@@ -106,7 +112,7 @@ export class VsockDevice implements VirtioDevice {
         throw new Error(`The microVM has ${String(VSOCK_STREAMS_MAX)} vsock streams, which is the limit`);
       const stream = new VsockStream(this.#link, this.#freePort(), guestPort, "out");
       this.#add(stream);
-      const timeout = this.#clock.after(VSOCK_CONNECT_TIMEOUT_MS, () => {
+      const timeout = this.#host.clock.after(VSOCK_CONNECT_TIMEOUT_MS, () => {
         stream.destroy(new Error(`The guest did not answer on vsock port ${String(guestPort)}`));
       });
       stream.once("error", (error) => {
@@ -128,7 +134,7 @@ export class VsockDevice implements VirtioDevice {
 
   open(): void {
     this.#held = false;
-    this.#guard(() => this.kick(TRANSMIT_QUEUE));
+    this.#host.run(() => this.kick(TRANSMIT_QUEUE));
   }
 
   activate(driver: DeviceDriver): void {
@@ -143,10 +149,14 @@ export class VsockDevice implements VirtioDevice {
     this.#flush();
   }
 
-  [Symbol.dispose](): void {
+  detach(): void {
     this.#closed = true;
     this.#driver = null;
-    this.#tellTimer?.[Symbol.dispose]();
+  }
+
+  [Symbol.dispose](): void {
+    this.detach();
+    for (const timer of [this.#tellTimer, this.#transmitPlanned, this.#flushLater]) timer?.[Symbol.dispose]();
     // Maps may lose entries while they are walked.
     for (const byPort of this.#streams.values())
       for (const stream of byPort.values()) stream.peerReset("The microVM is gone");
@@ -202,37 +212,24 @@ export class VsockDevice implements VirtioDevice {
     this.#flushPlanned = true;
     this.#defer(() => {
       this.#flushPlanned = false;
-      this.#guard(() => this.#flush());
+      this.#host.run(() => this.#flush());
     });
-  }
-
-  /** For work that no call of the transport's is waiting for. What is not the guest's fault stays a crash of ours. */
-  #guard(work: () => void): void {
-    try {
-      work();
-    } catch (error) {
-      if (!(error instanceof DeviceError)) throw error;
-      this.#onError(error);
-    }
   }
 
   /** Handles what the guest sent. */
   #transmit(): void {
+    if (this.#transmitPlanned !== null) return;
     const queue = this.#queue(TRANSMIT_QUEUE);
     this.#transmitStopped = false;
     queue.suppressKicks();
+    let bytes = 0;
+    let descriptors = 0;
     for (let handled = 0; this.#driver !== null; handled++) {
       if (this.#resets.length >= VSOCK_RESETS_PENDING_MAX) {
         this.#transmitStopped = true;
         return;
       }
-      if (handled === VSOCK_PACKETS_PER_TURN_MAX) {
-        this.#signal();
-        this.#clock.soon(() => {
-          this.#guard(() => this.kick(TRANSMIT_QUEUE));
-        });
-        return;
-      }
+      if (isTurnOver(handled, bytes, descriptors)) return this.#planTransmit();
       const chain = queue.pop();
       if (chain === null) {
         if (queue.allowKicks()) {
@@ -241,8 +238,20 @@ export class VsockDevice implements VirtioDevice {
         }
         return;
       }
+      descriptors += chain.descriptors;
+      bytes += chain.readableBytes;
       this.#receivePacket(queue, chain);
     }
+  }
+
+  /** Goes on in a later turn, whatever kicks come before it. */
+  #planTransmit(): void {
+    this.#signal();
+    if (this.#transmitPlanned !== null) return;
+    this.#transmitPlanned = this.#host.clock.soon(() => {
+      this.#transmitPlanned = null;
+      this.kick(TRANSMIT_QUEUE);
+    });
   }
 
   #receivePacket(queue: Virtqueue, chain: Chain): void {
@@ -328,12 +337,15 @@ export class VsockDevice implements VirtioDevice {
 
   /** Fills the guest's receive buffers with what is to be sent, then tells the guest once. */
   #flush(): void {
-    if (this.#driver === null) return;
+    if (this.#driver === null || this.#flushLater !== null) return;
     const queue = this.#queue(RECEIVE_QUEUE);
+    let bytes = 0;
+    let descriptors = 0;
     for (let sent = 0; this.#hasPacket(); sent++) {
-      if (sent === VSOCK_PACKETS_PER_TURN_MAX) {
-        this.#clock.soon(() => {
-          this.#guard(() => this.#flush());
+      if (isTurnOver(sent, bytes, descriptors)) {
+        this.#flushLater = this.#host.clock.soon(() => {
+          this.#flushLater = null;
+          this.#flush();
         });
         break;
       }
@@ -343,7 +355,8 @@ export class VsockDevice implements VirtioDevice {
         if (queue.allowKicks()) continue;
         break;
       }
-      this.#sendPacket(queue, chain);
+      bytes += this.#sendPacket(queue, chain);
+      descriptors += chain.descriptors;
     }
     if (!this.#hasPacket()) queue.suppressKicks();
     if (this.#transmitStopped && this.#resets.length < VSOCK_RESETS_PENDING_MAX) this.#transmit();
@@ -361,7 +374,8 @@ export class VsockDevice implements VirtioDevice {
     }
   }
 
-  #sendPacket(queue: Virtqueue, chain: Chain): void {
+  /** Returns the bytes of its payload. */
+  #sendPacket(queue: Virtqueue, chain: Chain): number {
     const [first] = chain.buffers;
     if (first === undefined || chain.readableCount > 0 || first.length < VSOCK_HEADER_BYTES)
       throw new DeviceError("A vsock receive buffer has no room for a header in one piece");
@@ -369,7 +383,7 @@ export class VsockDevice implements VirtioDevice {
     const reset = this.#resets.shift();
     if (reset === undefined) {
       const stream = this.#sending.shift();
-      if (stream === undefined) return;
+      if (stream === undefined) return 0;
       stream.fill(chain, header);
       // Behind the others: a stream with much to send does not starve them.
       if (stream.hasPacket()) this.#sending.push(stream);
@@ -382,6 +396,7 @@ export class VsockDevice implements VirtioDevice {
     }
     writeVsockHeader(first.region.view, first.offset, header);
     queue.push(chain.head, VSOCK_HEADER_BYTES + header.length);
+    return header.length;
   }
 
   #signal(): void {
@@ -391,7 +406,8 @@ export class VsockDevice implements VirtioDevice {
     // A packet may take several entries of the queue.
     const packetsMax = Math.min(VSOCK_UNTOLD_PACKETS_MAX, this.#queue(TRANSMIT_QUEUE).entries >> 2);
     if (this.#untoldPackets >= packetsMax || this.#untoldBytes >= VSOCK_UNTOLD_BYTES_MAX) this.#tell();
-    else if (this.#untoldPackets > 0) this.#tellTimer ??= this.#clock.after(VSOCK_UNTOLD_MS_MAX, () => this.#tell());
+    else if (this.#untoldPackets > 0)
+      this.#tellTimer ??= this.#host.clock.after(VSOCK_UNTOLD_MS_MAX, () => this.#tell());
   }
 
   /** Tells the guest that it can have back what it sent. */

@@ -301,12 +301,21 @@ export const removeCgroup = (layout: CgroupLayout, name: string): boolean => {
   return removed;
 };
 
-/** Kills what is in the group of that name. */
+/** Empty where it cannot be read: whoever asks looks again. */
+const textOf = (file: string): string => {
+  try {
+    return readFileSync(file, "utf8");
+  } catch {
+    return "";
+  }
+};
+
+/** Kills what is in the group of that name, as far as it can be read. Never throws. */
 export const killCgroup = (layout: CgroupLayout, name: string): void => {
   for (const parent of layout.parents.values()) {
     const file = `${parent}/${name}/cgroup.procs`;
     if (!existsSync(file)) continue;
-    for (const pid of readFileSync(file, "utf8").split("\n")) {
+    for (const pid of textOf(file).split("\n")) {
       if (pid === "") continue;
       try {
         process.kill(Number(pid), "SIGKILL");

@@ -154,8 +154,13 @@ export class CpuAllocator implements Disposable {
   #move(place: CpuPlace, to: Cpu): void {
     const from = this.#of(place);
     if (from === to || place.fixed || place.tenant === null) return;
-    if (!place.tenant.moveTo(to.number)) {
-      place.fixed = true;
+    try {
+      if (!place.tenant.moveTo(to.number)) {
+        place.fixed = true;
+        return;
+      }
+    } catch {
+      // Its tasks cannot be listed now: it stays where it is.
       return;
     }
     this.moves += 1;
@@ -172,7 +177,7 @@ export class CpuAllocator implements Disposable {
     for (const place of cpu.busy) {
       place.demand = 0;
       const before = place.sampledUs;
-      place.sampledUs = place.tenant?.cpuTimeUs() ?? null;
+      place.sampledUs = cpuTimeUsOf(place);
       if (before === null || place.sampledUs === null || elapsedUs <= 0) continue;
       place.demand = Math.min(1, (place.sampledUs - before) / elapsedUs);
       used += place.demand;
@@ -194,6 +199,15 @@ export class CpuAllocator implements Disposable {
     });
   }
 }
+
+/** null where it cannot be read, for want of a descriptor or because its group is just being removed. */
+const cpuTimeUsOf = ({ tenant }: CpuPlace): number | null => {
+  try {
+    return tenant?.cpuTimeUs() ?? null;
+  } catch {
+    return null;
+  }
+};
 
 /** The tenant whose move would even out a gap between two CPUs best; null when none is worth it. */
 const bestMove = (from: Cpu, gap: number): CpuPlace | null => {

@@ -1,7 +1,7 @@
 import { getSystemErrorName } from "node:util";
 
 import { checked, native, RECEIVE_DESCRIPTORS_LENGTH } from "../native.ts";
-import { Watch } from "../poller.ts";
+import { Watch, type WatchOwner } from "../poller.ts";
 import { decodeViolation, NOTIFICATION_BYTES, type Violation } from "./seccomp.ts";
 
 /**
@@ -17,12 +17,15 @@ export class JailEntry implements Disposable {
    */
   readonly entered: Promise<number | null>;
   readonly #settle: (directory: number | null) => void;
+  readonly #owner: WatchOwner;
   readonly #onViolation: (violation: Violation) => void;
-  readonly #stack = new DisposableStack();
+  readonly #stack: DisposableStack;
   readonly #entering: DisposableStack;
   readonly #childEnd: DisposableStack;
 
-  constructor(filter: Uint8Array, onViolation: (violation: Violation) => void) {
+  /** `owner` does what follows when the jail says something. Throws a `NativeError`, with nothing left. */
+  constructor(filter: Uint8Array, owner: WatchOwner, onViolation: (violation: Violation) => void) {
+    this.#owner = owner;
     this.#onViolation = onViolation;
     const { promise, resolve } = Promise.withResolvers<number | null>();
     this.entered = promise;
@@ -31,12 +34,14 @@ export class JailEntry implements Disposable {
     checked("Make a pair of sockets", native().socketPair(ends));
     const [ours = -1, theirs = -1] = ends;
     this.descriptor = theirs;
-    this.#childEnd = this.#stack.use(new DisposableStack());
+    using setup = new DisposableStack();
+    this.#childEnd = setup.use(new DisposableStack());
     this.#childEnd.defer(() => native().close(theirs));
-    this.#entering = this.#stack.use(new DisposableStack());
+    this.#entering = setup.use(new DisposableStack());
     this.#entering.defer(() => native().close(ours));
     checked("Send a filter to a jail", native().write(ours, filter));
-    this.#entering.use(new Watch(ours, () => this.#enter(ours)));
+    this.#entering.use(new Watch(ours, owner, () => this.#enter(ours)));
+    this.#stack = setup.move();
   }
 
   /** The child has its end. */
@@ -58,7 +63,7 @@ export class JailEntry implements Disposable {
     for (const descriptor of descriptors) this.#stack.defer(() => native().close(descriptor));
     const [listener, directory] = descriptors;
     if (listener === undefined || directory === undefined) return this.#settle(null);
-    this.#stack.use(new Watch(listener, () => this.#report(listener)));
+    this.#stack.use(new Watch(listener, this.#owner, () => this.#report(listener)));
     this.#settle(directory);
   }
 

@@ -1,5 +1,6 @@
 import { JAIL_DIRECTORY_BYTES_MAX, JAIL_OPEN_FILES_MAX, JAIL_PIDS_MAX, JAIL_STACK_BYTES_MAX } from "../limits.ts";
 import { native, ResourceLimit, spawnProcess } from "../native.ts";
+import type { WatchOwner } from "../poller.ts";
 import { jailCommand, type JailMount } from "./bubblewrap.ts";
 import { closeMembership, type Cgroup } from "./cgroup.ts";
 import { JailEntry } from "./entry.ts";
@@ -24,6 +25,8 @@ export interface JailOptions {
   /** What `assembleFilter` made; `onViolation` hears of every call it reports. */
   readonly filter: Uint8Array;
   readonly onViolation: (violation: Violation) => void;
+  /** Does what follows when the jail says something. */
+  readonly owner: WatchOwner;
   /** Longest file it may write, its memory among them. */
   readonly fileBytesMax: number;
   /** null: it is not limited as a group. */
@@ -61,7 +64,7 @@ export const startJail = async (options: JailOptions, setup: DisposableStack): P
     ownDirectory: { target: OWN_DIRECTORY, bytes: JAIL_DIRECTORY_BYTES_MAX },
     command: [ENTER, OWN_DIRECTORY, ...options.command],
   });
-  const entry = setup.use(new JailEntry(options.filter, options.onViolation));
+  const entry = setup.use(new JailEntry(options.filter, options.owner, options.onViolation));
   const cgroups = options.cgroup?.openMembership() ?? [];
   try {
     const { pid, pidfd } = await spawnProcess({

@@ -50,9 +50,17 @@ export class MemoryMappings implements Disposable {
     return regions;
   }
 
-  /** Unmaps everything: no device may use it any more. */
-  [Symbol.dispose](): void {
-    for (const slice of this.#taken.splice(0)) this.#slices.unmap(slice);
+  /**
+   * Unmaps everything and frees it, a slice at a time so that the pool of threads is left to others between two; resolves
+   * when that is done, never rejects. No device may use it any more.
+   */
+  async release(): Promise<void> {
     this.#mappings.length = 0;
+    for (let slice = this.#taken.pop(); slice !== undefined; slice = this.#taken.pop()) await this.#slices.unmap(slice);
+  }
+
+  /** Begins to. */
+  [Symbol.dispose](): void {
+    void this.release();
   }
 }

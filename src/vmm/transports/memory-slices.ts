@@ -1,5 +1,5 @@
 import { MEMORY_RESERVATION_BYTES, MEMORY_SLICE_BYTES } from "../limits.ts";
-import { checked, mapMemory, native, reserveMemory } from "../native.ts";
+import { mapMemory, reserveMemory, unmapMemory } from "../native.ts";
 
 /** A stretch of address space of MEMORY_SLICE_BYTES. */
 export interface MemorySlice {
@@ -14,6 +14,8 @@ export interface MemorySlice {
 export class MemorySlices {
   /** The one that was given back first is used again first. */
   readonly #free: MemorySlice[] = [];
+  /** Given back, but with memory of their guest in them still: to be tried again. */
+  readonly #stuck: MemorySlice[] = [];
 
   /** Maps up to MEMORY_SLICE_BYTES of a file. Throws as `mapMemory` does. */
   map(fd: number, offset: number, bytes: number): MemorySlice {
@@ -25,10 +27,21 @@ export class MemorySlices {
     return slice;
   }
 
-  /** Takes a guest's memory out of a slice: whoever still looks there sees zeros. */
-  unmap(slice: MemorySlice): void {
-    checked("Unmap guest memory", native().unmapMemory(slice.reservation, slice.at, MEMORY_SLICE_BYTES));
-    this.#free.push(slice);
+  /**
+   * Takes a guest's memory out of a slice and frees its pages, off the loop; resolves when that is done, never rejects. No
+   * device may use it any more.
+   */
+  async unmap(slice: MemorySlice): Promise<void> {
+    const stuck = this.#stuck.pop();
+    for (const each of stuck === undefined ? [slice] : [slice, stuck]) {
+      try {
+        await unmapMemory(each.reservation, each.at, MEMORY_SLICE_BYTES);
+        this.#free.push(each);
+      } catch {
+        // The process has as many mappings as it may (vm.max_map_count). It will have fewer when other guests end.
+        this.#stuck.push(each);
+      }
+    }
   }
 
   #reserve(): void {

@@ -4,7 +4,12 @@ import { DeviceError } from "../devices/device-error.ts";
 import { GuestMemory, type MemoryRegion } from "../devices/guest-memory.ts";
 import type { VirtioDevice } from "../devices/virtio-device.ts";
 import { Virtqueue, type VirtqueueLayout } from "../devices/virtqueue.ts";
-import { GUEST_MEMORY_MIB_MAX, MEMORY_REGIONS_MAX, VHOST_USER_PAYLOAD_BYTES_MAX } from "../limits.ts";
+import {
+  GUEST_MEMORY_MIB_MAX,
+  MEMORY_REGIONS_MAX,
+  VHOST_USER_MESSAGES_MAX,
+  VHOST_USER_PAYLOAD_BYTES_MAX,
+} from "../limits.ts";
 import {
   checked,
   FILE_TYPE_ANONYMOUS,
@@ -14,7 +19,7 @@ import {
   RECEIVE_DESCRIPTORS_LENGTH,
   WOULD_BLOCK,
 } from "../native.ts";
-import { Watch } from "../poller.ts";
+import { Watch, type WatchOwner } from "../poller.ts";
 import type { MemoryMappings } from "./memory-mappings.ts";
 
 /*
@@ -70,16 +75,29 @@ interface Ring {
 }
 
 /**
- * How the other end went: an error when it broke the protocol or its device's, `stopped` when the driver let go of
- * its rings (power-off), `closed` when the connection ended (its process died).
+ * How the other end went when it did not break a protocol: `stopped` when the driver let go of its rings (power-off),
+ * `closed` when the connection ended (its process died).
  */
-export type BackendEnd = DeviceError | "stopped" | "closed";
+export type BackendEnd = "stopped" | "closed";
+
+export interface VhostUserOptions {
+  /** Where to listen: at most 107 bytes. */
+  readonly path: string;
+  readonly device: VirtioDevice;
+  /** Holds the guest's memory for all of its devices, and outlives the backend. */
+  readonly mappings: MemoryMappings;
+  /** Does the work, and gets what it throws: a `DeviceError` for what the guest did, anything else for what we could not. */
+  readonly owner: WatchOwner;
+  /** How the other end went; the owner disposes the backend then. */
+  readonly onEnd: (end: BackendEnd) => void;
+}
 
 /** Serves one device on one Unix socket, to the first who connects and to nobody after. */
 export class VhostUserBackend implements Disposable {
   readonly #device: VirtioDevice;
   readonly #mappings: MemoryMappings;
   readonly #path: string;
+  readonly #owner: WatchOwner;
   readonly #onEnd: (end: BackendEnd) => void;
   readonly #rings: Ring[];
   readonly #headerBytes = new Uint8Array(HEADER_BYTES);
@@ -87,6 +105,7 @@ export class VhostUserBackend implements Disposable {
   readonly #received = new Int32Array(RECEIVE_DESCRIPTORS_LENGTH);
   #headerLength = 0;
   #payloadLength = 0;
+  #messages = 0;
   #descriptors: number[] = [];
   #socket: number;
   #watch: Watch;
@@ -96,14 +115,12 @@ export class VhostUserBackend implements Disposable {
   #memory: GuestMemory | null = null;
   #active = false;
 
-  /**
-   * Listens at `path` (at most 107 bytes). `mappings` holds the guest's memory for all of its devices and outlives the
-   * backend. `onEnd` says how the other end went; the owner disposes the backend then.
-   */
-  constructor(path: string, device: VirtioDevice, mappings: MemoryMappings, onEnd: (end: BackendEnd) => void) {
+  /** Listens. Throws a `NativeError` when that is not possible. */
+  constructor({ path, device, mappings, owner, onEnd }: VhostUserOptions) {
     this.#path = path;
     this.#mappings = mappings;
     this.#device = device;
+    this.#owner = owner;
     this.#onEnd = onEnd;
     this.#rings = Array.from({ length: device.queues }, () => ({
       entries: 0,
@@ -115,7 +132,13 @@ export class VhostUserBackend implements Disposable {
       enabled: false,
     }));
     this.#socket = checked(`Listen on ${path}`, native().listen(path));
-    this.#watch = new Watch(this.#socket, () => this.#guard(() => this.#accept()));
+    try {
+      this.#watch = new Watch(this.#socket, owner, () => this.#accept());
+    } catch (error) {
+      native().close(this.#socket);
+      unlinkSync(path);
+      throw error;
+    }
   }
 
   /** Releases descriptors and socket. The device is its owner's and is to be disposed before. */
@@ -134,27 +157,16 @@ export class VhostUserBackend implements Disposable {
     }
   }
 
-  /** Runs what the guest's process caused. Its faults end the microVM; ours (not a DeviceError) stay loud. */
-  #guard(work: () => void): void {
-    if (this.#closed) return;
-    try {
-      work();
-    } catch (error) {
-      if (!(error instanceof DeviceError)) throw error;
-      this.#onEnd(error);
-    }
-  }
-
   #accept(): void {
     const connection = native().accept(this.#socket);
     if (connection === WOULD_BLOCK) return;
     checked("Accept a vhost-user connection", connection);
     this.#watch[Symbol.dispose]();
     native().close(this.#socket);
-    unlinkSync(this.#path);
     this.#connected = true;
     this.#socket = connection;
-    this.#watch = new Watch(connection, () => this.#guard(() => this.#read()));
+    unlinkSync(this.#path);
+    this.#watch = new Watch(connection, this.#owner, () => this.#read());
   }
 
   #read(): void {
@@ -166,12 +178,8 @@ export class VhostUserBackend implements Disposable {
       if (target.length > 0) {
         const count = native().receive(this.#socket, target, this.#received);
         if (count === WOULD_BLOCK) return;
-        if (count <= 0) {
-          this.#onEnd(
-            count === 0 ? "closed" : new DeviceError(`vhost-user: receiving failed with errno ${String(-count)}`),
-          );
-          return;
-        }
+        if (count === 0) return this.#onEnd("closed");
+        if (count < 0) throw new DeviceError(`vhost-user: receiving failed with errno ${String(-count)}`);
         this.#takeDescriptors();
         if (header) this.#headerLength += count;
         else this.#payloadLength += count;
@@ -204,6 +212,9 @@ export class VhostUserBackend implements Disposable {
   }
 
   #dispatch(): void {
+    // Bounds what the other end can have done in one go as well.
+    if (++this.#messages > VHOST_USER_MESSAGES_MAX)
+      throw new DeviceError(`vhost-user: more than ${String(VHOST_USER_MESSAGES_MAX)} messages`);
     const header = new DataView(this.#headerBytes.buffer);
     const request = header.getUint32(0, true);
     const flags = header.getUint32(4, true);
@@ -371,7 +382,7 @@ export class VhostUserBackend implements Disposable {
     if (ring.kick !== null) throw new DeviceError("vhost-user: a kick descriptor is set twice");
     // Never read, only watched: whatever it is, it cannot make us wait.
     try {
-      ring.kickWatch = new Watch(fd, () => this.#guard(() => this.#kick(index)));
+      ring.kickWatch = new Watch(fd, this.#owner, () => this.#kick(index));
     } catch (error) {
       throw new DeviceError("vhost-user: a kick descriptor that cannot be watched", { cause: error });
     }

@@ -3,6 +3,7 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { Clock } from "../../lib/clock.ts";
 import { Watch } from "../../vmm/poller.ts";
+import type { WatchOwner } from "../../vmm/poller.ts";
 import { MEMORY_STALL_US, MEMORY_STALL_WINDOW_US } from "../../wire/limits.ts";
 
 const US_PER_MS = 1000;
@@ -32,7 +33,7 @@ export class MemoryStalls implements Disposable {
     this.#files = [...(group === null ? [] : [join(group, "memory.pressure")]), host];
     this.#clock = clock;
     this.#onStall = onStall;
-    this.#trigger = openTrigger(this.#files, onStall);
+    this.#trigger = openTrigger(this.#files, ownerBy(clock), onStall);
   }
 
   /** Looks whether there was a stall since the last look, where no trigger tells. Never rejects. */
@@ -55,14 +56,17 @@ export class MemoryStalls implements Disposable {
   }
 }
 
-const openTrigger = (files: readonly string[], onFire: () => void): Trigger | null => {
+/** The work is a call of the clock's: what that throws ends where a timer's does. */
+const ownerBy = (clock: Clock): WatchOwner => ({ run: (work) => void clock.soon(work) });
+
+const openTrigger = (files: readonly string[], owner: WatchOwner, onFire: () => void): Trigger | null => {
   for (const file of files) {
     let fd: number | null = null;
     try {
       fd = openSync(file, "r+");
       // The kernel drops the last byte. The file is always readable; what wakes its watcher is the trigger.
       writeSync(fd, `some ${MEMORY_STALL_US} ${MEMORY_STALL_WINDOW_US}\0`);
-      return { fd, watch: new Watch(fd, onFire) };
+      return { fd, watch: new Watch(fd, owner, onFire) };
     } catch {
       if (fd !== null) closeSync(fd);
     }

@@ -1,32 +1,42 @@
 import { closeSync, openSync } from "node:fs";
 
-import { checked, native, WOULD_BLOCK } from "../../native.ts";
+import type { Timer } from "../../../lib/clock.ts";
+import type { DeviceHost } from "../../devices/virtio-device.ts";
+import { CONSOLE_BYTES_PER_TURN_MAX } from "../../limits.ts";
+import { checked, native } from "../../native.ts";
 import { Watch } from "../../poller.ts";
 
 const CHUNK_BYTES = 16 * 1024;
 
 /** The console of a guest: its output as it comes, its input from a stream. Nobody listening means /dev/null. */
 export class ConsolePipe implements Disposable {
+  readonly #host: DeviceHost;
   readonly #onOutput: ((chunk: Uint8Array) => void) | null;
   readonly #stack = new DisposableStack();
   /** The child's ends; closed on our side by `started`. */
   readonly #childEnds = new DisposableStack();
-  readonly #output: number;
+  #output: number;
+  #later: Timer | null = null;
   readonly descriptors: readonly [stdin: number, stdout: number, stderr: number];
 
-  constructor(onOutput: ((chunk: Uint8Array) => void) | null, input: NodeJS.ReadableStream | null) {
+  /** Throws, with nothing left, when there are no descriptors for it. */
+  constructor(host: DeviceHost, onOutput: ((chunk: Uint8Array) => void) | null, input: NodeJS.ReadableStream | null) {
+    this.#host = host;
     this.#onOutput = onOutput;
+    this.#output = -1;
+    using setup = new DisposableStack();
+    setup.use(this.#childEnds);
+    setup.use(this.#stack);
     const none = openSync("/dev/null", "r+");
     this.#childEnds.defer(() => closeSync(none));
     let [stdin, stdout] = [none, none];
-    this.#output = -1;
     if (onOutput !== null) {
       const [ours, theirs] = this.#pipe(0);
       this.#output = ours;
       stdout = theirs;
       this.#own(ours);
       this.#childEnds.defer(() => native().close(theirs));
-      this.#stack.use(new Watch(ours, () => this.#read()));
+      this.#stack.use(new Watch(ours, host, () => this.#read()));
     }
     if (input !== null) {
       const [theirs, ours] = this.#pipe(1);
@@ -42,6 +52,7 @@ export class ConsolePipe implements Disposable {
     }
     // UML's own messages about the host go to stderr, before its console is up.
     this.descriptors = [stdin, stdout, stdout];
+    setup.move();
   }
 
   /** The child has its ends; ours of them are closed, so that the end of the child is the end of the output. */
@@ -70,12 +81,18 @@ export class ConsolePipe implements Disposable {
     return [ends[0] ?? -1, ends[1] ?? -1];
   }
 
+  /** A guest may write as fast as this reads: the rest waits for a later turn, and the guest for that. */
   #read(): void {
-    for (;;) {
+    if (this.#later !== null || this.#stack.disposed) return;
+    for (let bytes = 0; bytes < CONSOLE_BYTES_PER_TURN_MAX; bytes += CHUNK_BYTES) {
       const chunk = new Uint8Array(CHUNK_BYTES);
       const count = native().read(this.#output, chunk);
-      if (count === WOULD_BLOCK || count <= 0) return;
+      if (count <= 0) return;
       this.#onOutput?.(chunk.subarray(0, count));
     }
+    this.#later = this.#host.clock.soon(() => {
+      this.#later = null;
+      this.#read();
+    });
   }
 }

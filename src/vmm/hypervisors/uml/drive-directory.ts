@@ -1,5 +1,6 @@
 import { constants, copyFileSync, linkSync } from "node:fs";
 
+import type { Leftovers } from "./leftovers.ts";
 import { checkReadable, OwnedDirectory } from "./run-directory.ts";
 
 /** Where a jail sees its drive directory. */
@@ -14,8 +15,8 @@ export class DriveDirectory implements Disposable {
   readonly #owned: OwnedDirectory;
 
   /** Makes the directory. `user` is the jail's, null when it is ours. */
-  constructor(drivesDir: string, id: string, user: number | null) {
-    this.#owned = new OwnedDirectory(drivesDir, id, user);
+  constructor(drivesDir: string, id: string, user: number | null, leftovers: Leftovers) {
+    this.#owned = new OwnedDirectory(drivesDir, id, user, leftovers);
     this.path = this.#owned.path;
   }
 

@@ -1,9 +1,7 @@
 import { realpathSync, statSync } from "node:fs";
 import { basename, relative } from "node:path";
 
-import type { Clock } from "../../../lib/clock.ts";
 import { vmmOptions, type VmmOptions } from "../../config.ts";
-import type { DeviceError } from "../../devices/device-error.ts";
 import { FrameBatch } from "../../devices/frames.ts";
 import { NetDevice } from "../../devices/net.ts";
 import type { VirtioDevice } from "../../devices/virtio-device.ts";
@@ -15,6 +13,7 @@ import { GroupWeight } from "../../jail/group-weight.ts";
 import { assembleFilter, type Violation } from "../../jail/seccomp.ts";
 import { CpuAllocator } from "../../jail/cpu-allocator.ts";
 import { UserAllocator } from "../../jail/user-allocator.ts";
+import { GuestTurns } from "../../guest-turns.ts";
 import {
   CPU_SHARE_BOOT,
   GUEST_MEMORY_MIB_MAX,
@@ -28,11 +27,12 @@ import {
 import type { Drive, Hypervisor, HypervisorProbe, MicroVm, MicroVmConfig } from "../../microvm.ts";
 import { MemoryMappings } from "../../transports/memory-mappings.ts";
 import { MemorySlices } from "../../transports/memory-slices.ts";
-import { VhostUserBackend } from "../../transports/vhost-user.ts";
+import { VhostUserBackend, type BackendEnd } from "../../transports/vhost-user.ts";
 import { umlCommandLine } from "./command-line.ts";
 import { ConsolePipe } from "./console-pipe.ts";
 import { cgroupName, checkReadable, cleanStale, copyProgram, isReachable, RunDirectory } from "./run-directory.ts";
 import { DriveDirectory, DRIVES } from "./drive-directory.ts";
+import { Leftovers } from "./leftovers.ts";
 import { probeUml } from "./probe.ts";
 import { SCRATCH, ScratchDirectory, ScratchTemplates } from "./scratch-directory.ts";
 import { endByViolation, UML_RULES } from "./system-calls.ts";
@@ -76,44 +76,43 @@ const fileBytesMax = ({ memoryMib, drives }: MicroVmConfig): number =>
 interface ServedDevices {
   readonly vsock: VsockDevice;
   readonly net: NetDevice | null;
+  readonly mappings: MemoryMappings;
+  /** What looks at the guest's memory: to be given up first. */
+  readonly attached: DisposableStack;
   /** Of the kernel's command line. */
   readonly sockets: readonly { readonly socket: string; readonly type: number }[];
-  /** How that ended when it was not by the end of the guest's process. */
-  readonly ended: Promise<DeviceError | "stopped">;
+  /** Resolves when the guest's driver lets go of a device. */
+  readonly stopped: Promise<void>;
 }
 
 /** Serves the guest's devices. */
 const serveDevices = (
   directory: RunDirectory,
   config: MicroVmConfig,
-  clock: Clock,
+  guest: GuestTurns,
   slices: MemorySlices,
   frames: FrameBatch,
   setup: DisposableStack,
 ): ServedDevices => {
-  const { promise, resolve } = Promise.withResolvers<DeviceError | "stopped">();
+  const { promise: stopped, resolve } = Promise.withResolvers<void>();
   const mappings = setup.use(new MemoryMappings(slices, config.memoryMib * MIB + MAPPED_MEMORY_BYTES_MORE));
+  const attached = setup.use(new DisposableStack());
   const sockets: { socket: string; type: number }[] = [];
-  const serve = <Device extends VirtioDevice>(socket: string, device: Device): Device => {
-    setup.use(
-      new VhostUserBackend(socket, device, mappings, (end) => {
-        if (end !== "closed") resolve(end);
-      }),
-    );
-    sockets.push({ socket: `${HOST}/${basename(socket)}`, type: device.type });
-    // Disposed before its transport.
+  const onEnd = (end: BackendEnd): void => {
+    if (end === "stopped") resolve();
+  };
+  const serve = <Device extends VirtioDevice>(path: string, device: Device): Device => {
+    attached.use(new VhostUserBackend({ path, device, mappings, owner: guest, onEnd }));
+    sockets.push({ socket: `${HOST}/${basename(path)}`, type: device.type });
+    // Detached before its transport goes.
+    attached.defer(() => device.detach());
     return setup.use(device);
   };
-  const vsock = serve(directory.vsockSocket, new VsockDevice(resolve, clock));
+  const vsock = serve(directory.vsockSocket, new VsockDevice(guest));
   vsock.hold();
   const net =
-    config.network === undefined
-      ? null
-      : serve(
-          directory.netSocket,
-          new NetDevice(frames, config.network.mtu, resolve, (callback) => void clock.soon(callback)),
-        );
-  return { vsock, net, sockets, ended: promise };
+    config.network === undefined ? null : serve(directory.netSocket, new NetDevice(frames, config.network.mtu, guest));
+  return { vsock, net, mappings, attached, sockets, stopped };
 };
 
 /** MicroVMs as User-mode Linux processes: no virtualisation hardware needed, each pinned to one CPU and jailed. */
@@ -129,6 +128,7 @@ export class UmlHypervisor implements Hypervisor {
   readonly #weight: GroupWeight | null;
   readonly #sharedImages: string | null;
   readonly #scratchTemplates: ScratchTemplates;
+  readonly #leftovers: Leftovers;
   readonly #reachable = new Map<string, string>();
   #filter: Uint8Array | null = null;
   readonly #live = new Set<UmlMicroVm>();
@@ -137,7 +137,8 @@ export class UmlHypervisor implements Hypervisor {
 
   constructor(options: Partial<VmmOptions> = {}) {
     this.#options = vmmOptions(options);
-    const { clock } = this.#options;
+    const { clock, onLeft } = this.#options;
+    this.#leftovers = new Leftovers(clock, onLeft);
     this.#scratchTemplates = new ScratchTemplates(clock);
     this.#cpus = new CpuAllocator(this.#options.cpus, clock);
     this.#users = new UserAllocator(process.getuid?.() === 0);
@@ -149,6 +150,7 @@ export class UmlHypervisor implements Hypervisor {
     this.#weight = GroupWeight.of(this.#cgroups);
     process.once("exit", () => {
       for (const microVm of this.#live) microVm.abandon();
+      this.#leftovers.tryAgain();
     });
   }
 
@@ -164,7 +166,7 @@ export class UmlHypervisor implements Hypervisor {
   probe(): Promise<HypervisorProbe> {
     const cgroups =
       this.#cgroups === null ? `no cgroups (${this.#cgroupReason})` : `cgroup v${String(this.#cgroups.version)}`;
-    return probeUml(this.#options, cgroups, (console, onViolation, setup) => {
+    return probeUml(this.#options, cgroups, (console, owner, onViolation, setup) => {
       const user = setup.adopt(this.#users.take(), (taken) => this.#users.release(taken));
       return startJail(
         {
@@ -174,6 +176,7 @@ export class UmlHypervisor implements Hypervisor {
           command: [KERNEL, "--version"],
           console,
           onViolation,
+          owner,
           fileBytesMax: MIB,
           cgroup: null,
           cpu: null,
@@ -192,15 +195,20 @@ export class UmlHypervisor implements Hypervisor {
 
   async spawn(config: MicroVmConfig): Promise<MicroVm> {
     checkConfig(config);
-    const { clock } = this.#options;
+    const { clock, turns } = this.#options;
+    const leftovers = this.#leftovers;
+    const failed = Promise.withResolvers<unknown>();
+    const guest = new GuestTurns({ id: config.id, clock, turns, onFailure: failed.resolve });
     using setup = new DisposableStack();
     const user = setup.adopt(this.#users.take(), (taken) => this.#users.release(taken));
     const place = setup.use(this.#cpus.take(config.cpu ?? null));
-    const directory = setup.use(new RunDirectory(this.#options.runDir, config.id, user));
-    const links = setup.use(new DriveDirectory(this.#options.drivesDir, config.id, user));
-    const scratch = setup.use(new ScratchDirectory(this.#options.scratchDir, config.id, user, this.#scratchTemplates));
-    const { vsock, net, sockets, ended } = serveDevices(directory, config, clock, this.#slices, this.#frames, setup);
-    const pipe = setup.use(new ConsolePipe(config.onConsole ?? null, config.consoleInput ?? null));
+    const directory = setup.use(new RunDirectory(this.#options.runDir, config.id, user, leftovers));
+    const links = setup.use(new DriveDirectory(this.#options.drivesDir, config.id, user, leftovers));
+    const services = { templates: this.#scratchTemplates, leftovers };
+    const scratch = setup.use(new ScratchDirectory(this.#options.scratchDir, config.id, user, services));
+    const devices = serveDevices(directory, config, guest, this.#slices, this.#frames, setup);
+    const { vsock } = devices;
+    const pipe = setup.use(new ConsolePipe(guest, config.onConsole ?? null, config.consoleInput ?? null));
     const drives = config.drives.map((drive, i) => this.#placeDrive(drive, i, links));
     const scratchMib = config.scratchMib ?? null;
     const writable = scratchMib === null ? [] : [scratch.add(scratchMib, drives.length)];
@@ -213,7 +221,7 @@ export class UmlHypervisor implements Hypervisor {
       drives: [...drives, ...writable.map((path) => ({ path, readOnly: false }))],
       init: config.init,
       initArguments: config.initArguments ?? [],
-      devices: sockets,
+      devices: devices.sockets,
       umlDir: OWN_DIRECTORY,
       name: "uml",
       consoleInput: config.consoleInput !== undefined,
@@ -228,6 +236,7 @@ export class UmlHypervisor implements Hypervisor {
         command: kernel,
         console: pipe.descriptors,
         onViolation: violated.resolve,
+        owner: guest,
         fileBytesMax: fileBytesMax(config),
         cgroup,
         cpu: place.cpu,
@@ -237,7 +246,8 @@ export class UmlHypervisor implements Hypervisor {
     );
     pipe.started();
     const microVm = new UmlMicroVm({
-      clock,
+      guest,
+      leftovers,
       id: config.id,
       pid,
       pidfd,
@@ -245,7 +255,9 @@ export class UmlHypervisor implements Hypervisor {
       driveCount: config.drives.length,
       scratchMib,
       vsock,
-      net,
+      net: devices.net,
+      attached: devices.attached,
+      mappings: devices.mappings,
       cgroup,
       weight,
       directory,
@@ -256,17 +268,18 @@ export class UmlHypervisor implements Hypervisor {
       resources: setup.move(),
     });
     this.#live.add(microVm);
-    void microVm.exited.then(() => this.#live.delete(microVm));
-    void ended.then((end) => {
-      if (end === "stopped") microVm.poweredOff();
-      else microVm.end("device", `The guest broke a device's protocol: ${end.message}`);
-    });
-    void violated.promise.then((violation) => {
-      const { cause, detail } = endByViolation(violation);
-      microVm.end(cause, detail);
-    });
+    guest.own(microVm.exited.then(() => this.#live.delete(microVm)));
+    guest.own(devices.stopped.then(() => microVm.poweredOff()));
+    // Where all ends that goes wrong in the work for this guest.
+    void failed.promise.then((error) => microVm.fail(error));
+    guest.own(
+      violated.promise.then((violation) => {
+        const { cause, detail } = endByViolation(violation);
+        microVm.end(cause, detail);
+      }),
+    );
     // A guest may be up before its spawner is told of it: it is heard when that one has had the time to listen.
-    clock.soon(() => vsock.open());
+    guest.clock.soon(() => vsock.open());
     return microVm;
   }
 
@@ -309,7 +322,7 @@ export class UmlHypervisor implements Hypervisor {
         cpu: { share: CPU_SHARE_BOOT, hard: false },
       }),
       (made) => {
-        made.remove();
+        this.#leftovers.remove(`The control group of microVM ${config.id}`, () => made.remove());
       },
     );
   }

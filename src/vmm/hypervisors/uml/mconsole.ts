@@ -1,8 +1,8 @@
 import { constants } from "node:os";
 
-import type { Clock } from "../../../lib/clock.ts";
-import { MCONSOLE_RETRY_MS, MCONSOLE_TIMEOUT_MS } from "../../limits.ts";
-import { checked, native, NativeError, RECEIVE_DESCRIPTORS_LENGTH, WOULD_BLOCK } from "../../native.ts";
+import type { DeviceHost } from "../../devices/virtio-device.ts";
+import { MCONSOLE_REPLIES_PER_TURN_MAX, MCONSOLE_RETRY_MS, MCONSOLE_TIMEOUT_MS } from "../../limits.ts";
+import { checked, native, NativeError, RECEIVE_DESCRIPTORS_LENGTH } from "../../native.ts";
 import { Watch } from "../../poller.ts";
 
 /*
@@ -24,7 +24,7 @@ const NOT_YET: ReadonlySet<number> = new Set([
 
 /** A client of one guest's console. One command at a time. */
 export class Mconsole implements Disposable {
-  readonly #clock: Clock;
+  readonly #host: DeviceHost;
   readonly #socket: number;
   readonly #directory: number;
   readonly #path: string;
@@ -39,12 +39,17 @@ export class Mconsole implements Disposable {
    * `own` is where answers arrive: the same path must lead there in the jail. `directory` (a descriptor, the console
    * does not own it) holds the guest's socket at `path`; that directory is the guest's, so links in it are not followed.
    */
-  constructor(clock: Clock, own: string, directory: number, path: string) {
-    this.#clock = clock;
+  constructor(host: DeviceHost, own: string, directory: number, path: string) {
+    this.#host = host;
     this.#directory = directory;
     this.#path = path;
     this.#socket = checked(`Bind ${own}`, native().bindDatagram(own));
-    this.#watch = new Watch(this.#socket, () => this.#read());
+    try {
+      this.#watch = new Watch(this.#socket, host, () => this.#read());
+    } catch (error) {
+      native().close(this.#socket);
+      throw error;
+    }
   }
 
   /** Runs a command; resolves to its answer. Waits for the guest's kernel to come up. Rejects when it refuses. */
@@ -64,11 +69,11 @@ export class Mconsole implements Disposable {
 
   async #run(text: string): Promise<string> {
     if (Buffer.byteLength(text) >= DATA_BYTES_MAX) throw new Error("The console command is too long");
-    const deadline = this.#clock.monotonicMs() + MCONSOLE_TIMEOUT_MS;
+    const deadline = this.#host.clock.monotonicMs() + MCONSOLE_TIMEOUT_MS;
     await this.#send(text, deadline);
     const { promise, resolve } = Promise.withResolvers<{ readonly failed: boolean; readonly text: string }>();
     this.#waiting = resolve;
-    const timeout = this.#clock.after(deadline - this.#clock.monotonicMs(), () => {
+    const timeout = this.#host.clock.after(deadline - this.#host.clock.monotonicMs(), () => {
       resolve({ failed: true, text: `no answer in ${String(MCONSOLE_TIMEOUT_MS)} ms` });
     });
     this.#read();
@@ -91,16 +96,18 @@ export class Mconsole implements Disposable {
       if (this.#closed) throw new Error("The microVM is gone");
       const sent = native().sendDatagram(this.#socket, this.#directory, this.#path, request);
       if (sent >= 0) return;
-      if (!NOT_YET.has(sent) || this.#clock.monotonicMs() > deadline)
+      if (!NOT_YET.has(sent) || this.#host.clock.monotonicMs() > deadline)
         throw new NativeError("Reach the guest's console", sent);
-      await this.#clock.sleep(MCONSOLE_RETRY_MS);
+      await this.#host.clock.sleep(MCONSOLE_RETRY_MS);
     }
   }
 
+  /** The guest may send as fast as this reads: the rest waits for a later turn. */
   #read(): void {
-    for (;;) {
+    for (let replies = 0; !this.#closed; replies++) {
+      if (replies === MCONSOLE_REPLIES_PER_TURN_MAX) return void this.#host.clock.soon(() => this.#read());
       const count = native().receive(this.#socket, this.#reply, this.#descriptors);
-      if (count === WOULD_BLOCK || count < 0) return;
+      if (count < 0) return;
       for (let i = 1; i <= (this.#descriptors[0] ?? 0); i++) native().close(this.#descriptors[i] ?? -1);
       if (count < HEADER_BYTES) continue;
       const view = new DataView(this.#reply.buffer);

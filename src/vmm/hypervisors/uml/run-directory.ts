@@ -16,6 +16,7 @@ import { basename, dirname } from "node:path";
 import type { Clock } from "../../../lib/clock.ts";
 import { killCgroup, removeCgroup, type CgroupLayout } from "../../jail/cgroup.ts";
 import { REAP_TIMEOUT_MS, SOCKET_PATH_BYTES_MAX } from "../../limits.ts";
+import type { Leftovers } from "./leftovers.ts";
 
 /** Jiffies since boot at which a process began: with its number, what tells it from a later one of the same number. */
 const startTime = (pid: number): string => {
@@ -41,10 +42,12 @@ const MARK = ".owner";
  */
 export class OwnedDirectory implements Disposable {
   readonly path: string;
+  readonly #leftovers: Leftovers;
   readonly #mark: string;
 
   /** `user` is the jail's, who may enter; null when that is us. Throws, with nothing left behind, when `id` is in use. */
-  constructor(parent: string, id: string, user: number | null) {
+  constructor(parent: string, id: string, user: number | null, leftovers: Leftovers) {
+    this.#leftovers = leftovers;
     this.path = `${parent}/${id}`;
     this.#mark = `${parent}/${MARK}.${OWNER}.${id}`;
     mkdirSync(parent, { recursive: true, mode: 0o711 });
@@ -66,8 +69,11 @@ export class OwnedDirectory implements Disposable {
 
   [Symbol.dispose](): void {
     // Does not follow symbolic links, whatever the guest's process left behind.
-    rmSync(this.path, { recursive: true, force: true });
-    rmSync(this.#mark, { force: true });
+    this.#leftovers.remove(this.path, () => {
+      rmSync(this.path, { recursive: true, force: true });
+      rmSync(this.#mark, { force: true });
+      return true;
+    });
   }
 }
 
@@ -91,7 +97,7 @@ export class RunDirectory implements Disposable {
   readonly #owned: OwnedDirectory;
 
   /** Makes the directories. `user` is the jail's, null when it is ours. Throws when the microVM's id is in use. */
-  constructor(runDir: string, id: string, user: number | null) {
+  constructor(runDir: string, id: string, user: number | null, leftovers: Leftovers) {
     this.path = `${runDir}/${id}`;
     this.host = `${this.path}/host`;
     this.vsockSocket = `${this.host}/vsock.sock`;
@@ -102,7 +108,7 @@ export class RunDirectory implements Disposable {
       throw new Error(
         `The run directory ${runDir} is too long by ${String(longest - SOCKET_PATH_BYTES_MAX)} bytes for the sockets of microVM ${id}`,
       );
-    this.#owned = new OwnedDirectory(runDir, id, user);
+    this.#owned = new OwnedDirectory(runDir, id, user, leftovers);
     try {
       mkdirSync(this.host);
       chmodSync(this.host, 0o755);

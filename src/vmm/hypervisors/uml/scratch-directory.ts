@@ -5,6 +5,7 @@ import { rm } from "node:fs/promises";
 import type { Clock } from "../../../lib/clock.ts";
 import { emptyExt2, type EmptyFileSystem } from "../../ext2.ts";
 import { SCRATCH_MIB_MAX, SCRATCH_TEMPLATES_MAX } from "../../limits.ts";
+import type { Leftovers } from "./leftovers.ts";
 import { giveToJail, OwnedDirectory } from "./run-directory.ts";
 
 const MIB = 1024 * 1024;
@@ -45,6 +46,12 @@ export class ScratchTemplates {
   }
 }
 
+/** What all scratch directories of a monitor have in common. */
+export interface ScratchServices {
+  readonly templates: ScratchTemplates;
+  readonly leftovers: Leftovers;
+}
+
 /**
  * `SCRATCHDIR/ID/`, the drives that one microVM may write to, each named by its number in the guest: sparse files that
  * belong to us and that the jail's group may write. The directory itself is ours, so the jail cannot put other files there.
@@ -56,11 +63,11 @@ export class ScratchDirectory implements Disposable {
   readonly #user: number | null;
 
   /** Makes the directory. `user` is the jail's, null when it is ours. Throws, with nothing left, when the disk is full. */
-  constructor(scratchDir: string, id: string, user: number | null, templates: ScratchTemplates) {
+  constructor(scratchDir: string, id: string, user: number | null, { templates, leftovers }: ScratchServices) {
     this.#templates = templates;
     this.#user = user;
     try {
-      this.#owned = new OwnedDirectory(scratchDir, id, user);
+      this.#owned = new OwnedDirectory(scratchDir, id, user, leftovers);
     } catch (error) {
       throw new Error(`No scratch directory can be made in ${scratchDir}: ${messageOf(error)}`, { cause: error });
     }

@@ -1,7 +1,8 @@
 import { constants } from "node:os";
 import type { Duplex } from "node:stream";
 
-import type { Clock } from "../../../lib/clock.ts";
+import { DeviceError } from "../../devices/device-error.ts";
+import { GuestShareError, type GuestTurns } from "../../guest-turns.ts";
 import type { Cgroup } from "../../jail/cgroup.ts";
 import type { FramePort } from "../../devices/frames.ts";
 import type { NetDevice } from "../../devices/net.ts";
@@ -12,6 +13,7 @@ import { FREEZE_TIMEOUT_MS, MOVE_AGAIN_MS, REAP_TIMEOUT_MS, UBD_DEVICES_MAX } fr
 import type { CpuShare, Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats } from "../../microvm.ts";
 import { native } from "../../native.ts";
 import { Watch } from "../../poller.ts";
+import type { MemoryMappings } from "../../transports/memory-mappings.ts";
 import { ubdDevice } from "./command-line.ts";
 import { Mconsole } from "./mconsole.ts";
 import {
@@ -24,12 +26,15 @@ import {
   tasksBelow,
 } from "./processes.ts";
 import type { DriveDirectory } from "./drive-directory.ts";
+import type { Leftovers } from "./leftovers.ts";
 import { checkReadable, type RunDirectory } from "./run-directory.ts";
 import type { ScratchDirectory } from "./scratch-directory.ts";
 
 /** What a spawned microVM consists of; `resources` is everything to be released at its end, in reverse order. */
 export interface UmlParts {
-  readonly clock: Clock;
+  /** Does the loop's work for the guest. */
+  readonly guest: GuestTurns;
+  readonly leftovers: Leftovers;
   readonly id: string;
   readonly pid: number;
   readonly pidfd: number;
@@ -39,6 +44,9 @@ export interface UmlParts {
   readonly scratchMib: number | null;
   readonly vsock: VsockDevice;
   readonly net: NetDevice | null;
+  /** What looks at the guest's memory, and that. */
+  readonly attached: DisposableStack;
+  readonly mappings: MemoryMappings;
   readonly cgroup: Cgroup | null;
   /** What it adds to the weight of all microVMs; null where CPU time is not controlled. */
   readonly weight: WeightPart | null;
@@ -66,6 +74,8 @@ const signalName = (number: number): NodeJS.Signals | null => {
   return null;
 };
 
+type Cause = Pick<MicroVmExit, "cause" | "detail" | "error">;
+
 /** A running UML guest. Made by `UmlHypervisor.spawn`. */
 export class UmlMicroVm implements MicroVm {
   readonly id: string;
@@ -73,7 +83,7 @@ export class UmlMicroVm implements MicroVm {
   readonly #parts: UmlParts;
   readonly #watch: Watch;
   readonly #settle: (exit: MicroVmExit) => void;
-  #cause: Pick<MicroVmExit, "cause" | "detail"> | null = null;
+  #cause: Cause | null = null;
   #ended = false;
   #paused = false;
   /** null until it was looked up. The number cannot go to another process before `#ended`: bwrap has it as its child. */
@@ -95,9 +105,7 @@ export class UmlMicroVm implements MicroVm {
       moveTo: (cpu) => this.#moveTo(cpu),
     };
     // A pidfd becomes readable when its process has ended.
-    this.#watch = new Watch(parts.pidfd, () => {
-      void this.#reap();
-    });
+    this.#watch = new Watch(parts.pidfd, parts.guest, () => this.#reap());
   }
 
   get cpu(): number {
@@ -128,7 +136,7 @@ export class UmlMicroVm implements MicroVm {
     if (this.#ended || !moveTasks(() => this.#tasks(), cpu)) return false;
     if (this.#paused) return true;
     for (const delayMs of MOVE_AGAIN_MS) {
-      this.#parts.clock.after(delayMs, () => {
+      this.#parts.guest.clock.after(delayMs, () => {
         if (!this.#ended && this.cpu === cpu) moveTasks(() => this.#tasks(), cpu);
       });
     }
@@ -187,23 +195,23 @@ export class UmlMicroVm implements MicroVm {
   }
 
   async #command(text: string): Promise<void> {
-    const { clock, directory, ownDirectory, resources } = this.#parts;
+    const { guest, directory, ownDirectory, resources } = this.#parts;
     const own = await ownDirectory;
     if (own === null || this.#ended) throw new Error(`MicroVM ${this.id} is gone`);
-    this.#console ??= resources.use(new Mconsole(clock, directory.consoleSocket, own, "uml/mconsole"));
+    this.#console ??= resources.use(new Mconsole(guest, directory.consoleSocket, own, "uml/mconsole"));
     await this.#console.command(text);
   }
 
   async pause(): Promise<void> {
     this.#paused = true;
-    const { cgroup, clock } = this.#parts;
-    if (cgroup?.canFreeze === true) await cgroup.freeze(true, clock);
+    const { cgroup, guest } = this.#parts;
+    if (cgroup?.canFreeze === true) await cgroup.freeze(true, guest.clock);
     else await this.#signalKernel("SIGSTOP");
   }
 
   async resume(): Promise<void> {
-    const { cgroup, clock } = this.#parts;
-    if (cgroup?.canFreeze === true) await cgroup.freeze(false, clock);
+    const { cgroup, guest } = this.#parts;
+    if (cgroup?.canFreeze === true) await cgroup.freeze(false, guest.clock);
     else await this.#signalKernel("SIGCONT");
     this.#paused = false;
   }
@@ -218,7 +226,7 @@ export class UmlMicroVm implements MicroVm {
     if (pid === null || this.#ended) return;
     process.kill(pid, signal);
     if (signal === "SIGCONT") return;
-    const { clock } = this.#parts;
+    const { clock } = this.#parts.guest;
     const deadline = clock.monotonicMs() + FREEZE_TIMEOUT_MS;
     // It is sent, but not obeyed yet.
     for (; !this.#ended && !isStopped(pid); await clock.sleep(1)) {
@@ -244,17 +252,26 @@ export class UmlMicroVm implements MicroVm {
     return this.exited;
   }
 
+  /** Ends it for what went wrong in the work for its guest, which was that one's fault or ours. */
+  fail(thrown: unknown): void {
+    const error = thrown instanceof Error ? thrown : new Error(String(thrown));
+    if (error instanceof DeviceError) this.end("device", `The guest broke a device's protocol: ${error.message}`);
+    else if (error instanceof GuestShareError) this.end("device", `The guest was ended: ${error.message}`);
+    else this.end("monitor", `The host could not serve the guest's devices any more: ${error.message}`, error);
+  }
+
   /** Ends it; the first cause given is the one that is reported. */
-  end(cause: MicroVmExit["cause"], detail: string): void {
+  end(cause: MicroVmExit["cause"], detail: string, error: Error | null = null): void {
     if (this.#ended || this.#cause !== null) return;
-    this.#cause = { cause, detail };
+    this.#cause = { cause, detail, error };
     const signal = (name: "SIGSTOP" | "SIGKILL"): void => {
       native().sendSignal(this.#parts.pidfd, constants.signals[name]);
     };
-    if (this.#parts.cgroup === null) void killJail(this.#parts.pid, this.#parts.clock, signal);
+    const { cgroup, guest, pid } = this.#parts;
+    if (cgroup === null) guest.own(killJail(pid, guest.clock, signal));
     else signal("SIGKILL");
-    // A frozen process does not die before it is thawed.
-    if (this.#paused) void this.resume().catch(() => {});
+    // A frozen process does not die before it is thawed, but for one that the kernel's own freezer (version 2) holds.
+    if (this.#paused) this.resume().catch(() => {});
   }
 
   /** Our process ends now, without time to wait: takes along what would not die with us by itself. */
@@ -272,7 +289,7 @@ export class UmlMicroVm implements MicroVm {
     await this.kill("disposed");
   }
 
-  async #reap(): Promise<void> {
+  #reap(): void {
     const result = new Int32Array(2);
     if (this.#ended || native().reap(this.#parts.pid, result) !== 1) return;
     this.#ended = true;
@@ -281,40 +298,57 @@ export class UmlMicroVm implements MicroVm {
     const killedBy = signal > 0 ? signal : code > 128 ? code - 128 : 0;
     const cause = this.#explain(this.#cause ?? guessCause(code, killedBy));
     this.#watch[Symbol.dispose]();
-    await this.#release();
-    this.#settle({ ...cause, exitCode: signal > 0 ? null : code, signal: killedBy > 0 ? signalName(killedBy) : null });
+    const exit = { ...cause, exitCode: signal > 0 ? null : code, signal: killedBy > 0 ? signalName(killedBy) : null };
+    // Never rejects: whoever waits for the end must hear of it.
+    void this.#release().then(() => this.#settle(exit));
   }
 
   /** A guest's kernel that loses a process of its guest to the host's panics: that says less than what happened. */
-  #explain(cause: Pick<MicroVmExit, "cause" | "detail">): Pick<MicroVmExit, "cause" | "detail"> {
-    const detail = cause.cause === "crashed" ? (this.#parts.cgroup?.outOfMemory() ?? null) : null;
-    return detail === null ? cause : { ...cause, detail };
+  #explain(cause: Cause): Cause {
+    if (cause.cause !== "crashed") return cause;
+    try {
+      const detail = this.#parts.cgroup?.outOfMemory() ?? null;
+      return detail === null ? cause : { ...cause, detail };
+    } catch {
+      return cause;
+    }
   }
 
   /**
-   * Gives back all it held. bwrap's end takes its namespace along, but for the moment in which its child has not yet
-   * asked for that: so what is left in the group is killed one by one.
+   * Gives back all it held; never rejects, what cannot be removed now is tried again later. First the devices go, then the
+   * memory that they looked at: what a dead guest had written is the host's again before anything else takes its time.
+   * bwrap's end takes its namespace along, but for the moment in which its child has not yet asked for that: so what is
+   * left in the group is killed one by one.
    */
   async #release(): Promise<void> {
-    const { clock, cgroup, scratch, resources } = this.#parts;
-    const deadline = clock.monotonicMs() + REAP_TIMEOUT_MS;
+    const { id, guest, leftovers, attached, mappings, cgroup, scratch, resources } = this.#parts;
+    guest.run(() => attached.dispose());
+    const freed = mappings.release();
+    const deadline = guest.clock.monotonicMs() + REAP_TIMEOUT_MS;
     if (cgroup !== null) {
-      for (let wait = 1; !cgroup.remove() && clock.monotonicMs() < deadline; wait = Math.min(wait * 2, 50)) {
+      let removed = cgroup.remove();
+      for (let wait = 1; !removed && guest.clock.monotonicMs() < deadline; wait = Math.min(wait * 2, 50)) {
         cgroup.kill();
-        await clock.sleep(wait);
+        await guest.clock.sleep(wait);
+        removed = cgroup.remove();
       }
     }
-    await scratch.remove();
-    resources.dispose();
+    await scratch.remove().catch(() => {});
+    await freed;
+    // What of this is still there is looked at once more.
+    leftovers.remove(`what microVM ${id} held`, () => {
+      resources.dispose();
+      return true;
+    });
   }
 }
 
 /** FAILURE in native/jail/enter.c. */
 const CODE_NOT_ENTERED = 125;
 
-const guessCause = (code: number, signal: number): Pick<MicroVmExit, "cause" | "detail"> => {
-  if (code === 0) return { cause: "guest", detail: "The guest powered off" };
+const guessCause = (code: number, signal: number): Cause => {
+  if (code === 0) return { cause: "guest", detail: "The guest powered off", error: null };
   const how = signal > 0 ? `died of ${signalName(signal) ?? String(signal)}` : `ended with code ${String(code)}`;
   const where = code === CODE_NOT_ENTERED ? " while it entered its jail; the console says why" : "";
-  return { cause: "crashed", detail: `The hypervisor process ${how}${where}` };
+  return { cause: "crashed", detail: `The hypervisor process ${how}${where}`, error: null };
 };
