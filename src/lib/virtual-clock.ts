@@ -15,6 +15,8 @@ export interface VirtualClockOptions {
   readonly random?: Random;
   /** Told of what a callback throws or rejects with; without it `runUntil` rejects with the first such error. */
   readonly onFailure?: OnFailure;
+  /** `soon` means the host's next turn, as with real input and output beside a time that stands; false without it. */
+  readonly realTurns?: boolean;
 }
 
 /** Turns of the real loop after each call: what promises settle in a chain of awaits is settled before time goes on. */
@@ -28,6 +30,7 @@ const settle = (): Promise<void> => new Promise((resolve) => setImmediate(resolv
 export class VirtualClock implements Clock {
   readonly #random: Random | null;
   readonly #onFailure: OnFailure;
+  readonly #realTurns: boolean;
   readonly #due: Set<Due> = new Set();
   #nowMs = 0;
   #wallOffsetMs: number;
@@ -37,6 +40,7 @@ export class VirtualClock implements Clock {
   constructor(options: VirtualClockOptions = {}) {
     this.#wallOffsetMs = options.wallMs ?? Date.UTC(2026, 0, 1);
     this.#random = options.random ?? null;
+    this.#realTurns = options.realTurns ?? false;
     this.#onFailure = options.onFailure ?? ((error) => (this.#failure ??= { error }));
   }
 
@@ -77,7 +81,9 @@ export class VirtualClock implements Clock {
   }
 
   soon(callback: () => unknown): Timer {
-    return this.after(0, callback);
+    if (!this.#realTurns) return this.after(0, callback);
+    const immediate = setImmediate(() => this.#call(callback));
+    return { [Symbol.dispose]: () => clearImmediate(immediate) };
   }
 
   sleep(delayMs: number, signal?: AbortSignal): Promise<void> {

@@ -20,7 +20,7 @@ const quiet = async (): Promise<void> => {
 };
 
 const start = async (options: object = {}): Promise<Harness & { readonly clock: VirtualClock }> => {
-  const clock = new VirtualClock({ wallMs: Date.now() });
+  const clock = new VirtualClock({ wallMs: Date.now(), realTurns: true });
   const at = await startHarness({ auth: "none", clock, ...options });
   await at.client.send(new lambda.CreateFunctionCommand(await functionInput("f")));
   await until(async () => (await at.store.getFunction(ACCOUNT, "f", "$LATEST"))?.state === "Active");
