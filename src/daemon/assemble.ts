@@ -37,6 +37,7 @@ import { MicroManager } from "../worker/micro-manager.ts";
 import { openNetworks, type OpenedNetworks } from "../worker/network/open.ts";
 import { loadRuntimeImages } from "../worker/runtime-images.ts";
 import type { AssembleHearth, HearthOptions } from "./hearth-options.ts";
+import { readinessOf } from "./readiness.ts";
 import { dataFiles, IMAGES_DIRECTORY, SHIM_PATH } from "./settings.ts";
 import { openTracer } from "./tracing.ts";
 import { measureTurns } from "./turns.ts";
@@ -123,6 +124,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
       clock,
       ids,
       log,
+      ready: readinessOf({ dataDir, clock, log, store: () => store.backlog(), report: () => worker.report() }),
       workerManager: manager,
       workers: (workerId) => {
         if (workerId === worker.workerId) return worker;

@@ -7,6 +7,8 @@ import { sigV4Authenticator } from "./auth.ts";
 import type { Authenticator, Credentials } from "./auth.ts";
 import { FunctionCache } from "./function-cache.ts";
 import { Bodies } from "./http/bodies.ts";
+import { Draining } from "./http/draining.ts";
+import type { ReadinessCheck } from "./http/health.ts";
 import { CONNECTIONS_MAX_DEFAULT } from "./http/limits.ts";
 import { createListener } from "./http/listener.ts";
 import { openAuthenticator } from "./http/web-pages.ts";
@@ -27,6 +29,8 @@ export interface FrontendOptions extends Dependencies {
   readonly allowedHosts?: readonly string[];
   /** Connections at once; what the service needs for itself is not among them. */
   readonly connectionsMax?: number;
+  /** Why no work can be done now, a word each; what `GET /ready` asks. Ready when it is not given. */
+  readonly ready?: ReadinessCheck;
   /** Asynchronous invocations at once; 0 leaves the queue to other Frontends. */
   readonly asyncParallel?: number;
 }
@@ -36,11 +40,12 @@ export interface Frontend extends AsyncDisposable {
   readonly address: string;
   /** The port that was really taken. */
   readonly port: number;
-  /** Takes no new request and no new event from now on; what is under way goes on. */
-  stopAccepting(): void;
   /** What the HTTP server holds now. */
   readonly holds: HttpReading;
-  /** Stops accepting, and resolves when nothing is under way any more. */
+  /**
+   * Takes no new request (503) and no new event from now on, goes on listening, and resolves when nothing is under way
+   * any more.
+   */
   drain(): Promise<void>;
 }
 
@@ -87,7 +92,9 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
     onConnectionEnd: (end) => options.metrics.connectionEnded(end),
   });
   const bodies = new Bodies(options.clock);
-  const app = buildServer(services, authenticatorOf(options), { listener, bodies });
+  const draining = new Draining();
+  const ready = options.ready ?? (async () => []);
+  const app = buildServer(services, authenticatorOf(options), { listener, bodies, draining, ready });
   await app.listen({ ...options.listen });
   if (options.asyncParallel !== 0) queue.start();
   const address = app.server.address();
@@ -95,12 +102,10 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
   const { address: host, port } = address;
   log.info({ host, port }, "the Lambda API is served");
 
-  let closing: Promise<void> | null = null;
-  const stopAccepting = (): void => {
+  const stopAccepting = (): Promise<unknown> => {
     stopped.abort();
     queue.stop();
-    closing ??= app.close();
-    closing.catch((error: unknown) => log.error({ err: error }, "the HTTP server did not close"));
+    return draining.begin();
   };
   return {
     address: host,
@@ -108,13 +113,12 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
     get holds() {
       return { connections: listener.connections.counts, bodies: bodies.held };
     },
-    stopAccepting,
     drain: async () => {
-      stopAccepting();
-      await Promise.all([closing, collecting, queue.drain(), lifecycle.drain()]);
+      await Promise.all([stopAccepting(), collecting, queue.drain(), lifecycle.drain()]);
     },
     [Symbol.asyncDispose]: async () => {
-      stopAccepting();
+      void stopAccepting();
+      const closing = app.close();
       app.server.closeAllConnections();
       await Promise.all([closing, collecting, lifecycle.drain()]);
       listener[Symbol.dispose]();

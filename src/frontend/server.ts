@@ -21,6 +21,9 @@ import { isBuilt, isStream, runOperation } from "./api/operations.ts";
 import { requestSpan } from "./request-trace.ts";
 import type { Authenticated, Authenticator } from "./auth.ts";
 import type { Bodies, Body } from "./http/bodies.ts";
+import type { Draining } from "./http/draining.ts";
+import { addHealth } from "./http/health.ts";
+import type { ReadinessCheck } from "./http/health.ts";
 import { REFUSED_BODY_BYTES_MAX, REFUSED_BODY_MS_MAX } from "./http/limits.ts";
 import type { Listener } from "./http/listener.ts";
 
@@ -120,10 +123,12 @@ const membersOf = async (
 
 const handle = async (
   services: ApiServices,
+  draining: Draining,
   operations: readonly Operation[],
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<FastifyReply> => {
+  draining.enter(reply.raw);
   // One that has a body was checked with it.
   if (request.held === null) request.authenticated?.checkBody(EMPTY_SHA256);
   const body = bodyOf(request);
@@ -174,6 +179,8 @@ const handle = async (
 export interface HttpParts {
   readonly listener: Listener;
   readonly bodies: Bodies;
+  readonly draining: Draining;
+  readonly ready: ReadinessCheck;
 }
 
 /** Reads a request's body and checks that it is the one that was signed: then its sender has proven its key. */
@@ -272,7 +279,7 @@ const answerError = async (
 };
 
 /** Every operation's route, straight from the model. */
-const addOperations = (app: FastifyInstance, services: ApiServices): void => {
+const addOperations = (app: FastifyInstance, services: ApiServices, draining: Draining): void => {
   const routes = new Map<string, Operation[]>();
   for (const operation of OPERATIONS.values()) {
     const key = `${operation.method} ${operation.path}`;
@@ -288,7 +295,7 @@ const addOperations = (app: FastifyInstance, services: ApiServices): void => {
         operation: first.name,
         bodyBytesMax: Math.max(...operations.map(({ name }) => bodyLimitOf(name))),
       } satisfies RouteConfig,
-      handler: (request, reply) => handle(services, operations, request, reply),
+      handler: (request, reply) => handle(services, draining, operations, request, reply),
     });
   }
 };
@@ -342,6 +349,8 @@ export const buildServer = (services: ApiServices, authenticate: Authenticator, 
     request.startedMs = services.clock.monotonicMs();
     const { open } = request.routeOptions.config as RouteConfig;
     if (open === true) return;
+    // Before the signature is checked: it is the answer to all.
+    parts.draining.check();
     const { method = "GET", url = "/", headers, socket } = request.raw;
     request.authenticated = authenticate({ method, url, headers, isPrivate: isPrivate(socket) });
     if (request.authenticated.isProven) listener.connections.prove(socket);
@@ -356,7 +365,8 @@ export const buildServer = (services: ApiServices, authenticate: Authenticator, 
   app.setNotFoundHandler(() => {
     throw unknownOperation();
   });
-  addOperations(app, services);
+  addOperations(app, services, parts.draining);
   addDownloads(app, services);
+  addHealth(app, services.clock, parts.draining, parts.ready);
   return app;
 };

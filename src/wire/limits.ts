@@ -114,8 +114,11 @@ export const TRACE_EXPORT_MS = 1_000;
 export const TRACE_FLUSH_MS_MAX = 2_000;
 /** Hearth's own: that spans could not be sent is told once in so long. */
 export const TRACE_WARN_MS = 60_000;
-/** Hearth's own: how long `hearth up` waits for running invocations when it is told to stop. */
-export const DRAIN_MS_MAX = 8_000;
+/**
+ * Hearth's own: how long `hearth up` waits for running invocations when it is told to stop, unless told otherwise: ten times
+ * Lambda's default timeout of a function. An event that is cut off is run again at the next start.
+ */
+export const DRAIN_S_DEFAULT = 30;
 
 /** Hearth's own: microVMs kept ready of every size and runtime in demand, and at most of all together. */
 export const POOL_FLOOR = 2;

@@ -21,6 +21,7 @@ export const MAIN: string = fileURLToPath(new URL("../../src/cli/main.ts", impor
 
 const START_MS_MAX = 60_000;
 const STOP_MS_MAX = 30_000;
+const DRAIN_S = "8";
 
 const namesOf = (processes: readonly ProcessIdentity[]): string => processes.map((each) => each.name).join(", ");
 
@@ -69,6 +70,8 @@ export class TestHearth implements AsyncDisposable {
   /** Starts it (again), on a free port, with further environment variables. Throws when it ends before it serves. */
   async start(environment: Readonly<Record<string, string>> = {}): Promise<void> {
     const up = ["up", "--json", "--listen", "127.0.0.1:0", "--data-dir", this.dataDir, "--log-level", "debug"];
+    // A test that ends while an invocation runs does not wait for it long.
+    up.push("--drain", DRAIN_S);
     const [program = process.execPath, ...args] = [...this.#launcher, process.execPath, MAIN, ...up, ...this.#options];
     const started = spawn(program, args, {
       stdio: ["ignore", "pipe", "pipe"],

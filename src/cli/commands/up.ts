@@ -3,7 +3,14 @@ import type { Command } from "commander";
 import { createLog, LOG_LEVELS } from "../../telemetry/index.ts";
 import type { HostLogFormat, LogLevel, Logger } from "../../telemetry/index.ts";
 import { LOG_RATE_KIB_MAX } from "../../worker/log-rate.ts";
-import { DRAIN_MS_MAX, LOG_AGE_DAYS_MAX, LOGS_MB_MIN, OVERCOMMIT_DEFAULT, OVERCOMMIT_MAX } from "../../wire/limits.ts";
+import {
+  DRAIN_S_DEFAULT,
+  LOG_AGE_DAYS_MAX,
+  LOGS_MB_MIN,
+  OVERCOMMIT_DEFAULT,
+  OVERCOMMIT_MAX,
+  TIMEOUT_S_MAX,
+} from "../../wire/limits.ts";
 import type { NetworkMode, ReusePolicy } from "../../wire/slot.ts";
 import type { DrivePages } from "../../vmm/config.ts";
 import type { CpuPolicy } from "../../worker/cpu-share.ts";
@@ -57,6 +64,7 @@ interface UpOptions extends CommonOptions {
   readonly logsSize?: number;
   readonly logsAge?: number;
   readonly reuse: ReusePolicy;
+  readonly drain: number;
   readonly region: string;
   readonly logFormat?: HostLogFormat;
   readonly logLevel: LogLevel;
@@ -65,6 +73,9 @@ interface UpOptions extends CommonOptions {
 /** Exit code of a process that a signal ended at once, as shells count them. */
 const EXIT_SIGNAL = { SIGINT: 130, SIGTERM: 143 } as const;
 const SLOTS_MAX = 100_000;
+/** The longest timeout of a function, and as long again for an init and what is behind it. */
+const DRAIN_S_MAX: number = 2 * TIMEOUT_S_MAX;
+const MS_PER_S = 1_000;
 const MEMORY_MB_TOTAL_MAX = 100_000_000;
 
 /** `hearth up`: serves in the foreground until a signal. */
@@ -143,6 +154,12 @@ export const upCommand = (): Command =>
       wholeNumber(LOGS_MB_MIN, MEMORY_MB_TOTAL_MAX),
     )
     .option("--logs-age <days>", "how long functions' logs are kept", wholeNumber(1, LOG_AGE_DAYS_MAX))
+    .option(
+      "--drain <seconds>",
+      "how long running invocations may go on after SIGTERM or SIGINT",
+      wholeNumber(0, DRAIN_S_MAX),
+      DRAIN_S_DEFAULT,
+    )
     .option("--region <name>", "AWS region to be", process.env["AWS_REGION"] ?? REGION_DEFAULT)
     .addOption(
       new Option("--log-format <format>", "of Hearth's own log (default: text on a terminal)").choices([
@@ -202,7 +219,7 @@ const run = async (options: UpOptions): Promise<void> => {
     log,
   });
   announce(output, hosted, options);
-  await drainOn(stop, hosted, log);
+  await drainOn(stop, hosted, options.drain, log);
 };
 
 /** For commander: collects host names, without a port. */
@@ -227,10 +244,10 @@ const stopSignal = (): Promise<keyof typeof EXIT_SIGNAL> => {
   return promise;
 };
 
-const drainOn = async (stop: Promise<string>, hosted: HostedHearth, log: Logger): Promise<void> => {
+const drainOn = async (stop: Promise<string>, hosted: HostedHearth, drainS: number, log: Logger): Promise<void> => {
   const signal = await stop;
-  log.info({ signal }, "stopping: running invocations may end; a second signal stops at once");
-  await hosted.hearth.drain(DRAIN_MS_MAX);
+  log.info({ signal, drainS }, "stopping: running invocations may end; a second signal stops at once");
+  await hosted.hearth.drain(drainS * MS_PER_S);
 };
 
 const announce = (output: Output, hosted: HostedHearth, options: UpOptions): void => {

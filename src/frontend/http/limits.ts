@@ -31,6 +31,11 @@ export const HEAD_BYTES_MAX: number = 16 * 1024;
 /** How long a connection that was used with good keys may be idle: longer than proxies keep theirs (60 s and a little). */
 export const KEEP_ALIVE_MS = 75_000;
 
+/** What a client is told to wait when Hearth is being stopped: until it is back when it is restarted. */
+export const DRAIN_RETRY_AFTER_S = 5;
+/** How often readiness is looked at, however often it is asked for. */
+export const READY_CHECK_MS = 1_000;
+
 /** After the first `BODY_GRACE_MS` a body must have come at this rate on the whole: 128 kbit/s. */
 export const BODY_GRACE_MS = 10_000;
 export const BODY_BYTES_PER_S_MIN: number = 16 * 1024;
