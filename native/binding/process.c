@@ -292,6 +292,16 @@ static napi_value reap(napi_env env, napi_callback_info info)
 	return from_int(env, 1);
 }
 
+/* openProcess(pid): a pidfd of the process that has this number now, or -errno. The caller closes it. */
+static napi_value open_process(napi_env env, napi_callback_info info)
+{
+	napi_value argument[1];
+
+	arguments(env, info, argument, 1);
+	/* It is closed when we run another program (O_CLOEXEC is the kernel's default for these). */
+	return from_result(env, syscall(SYS_pidfd_open, to_int(env, argument[0]), 0));
+}
+
 /* sendSignal(pidfd, signal): 0 or -errno. A pidfd cannot hit another process that got the same number. */
 static napi_value send_signal(napi_env env, napi_callback_info info)
 {
@@ -371,6 +381,7 @@ void process_register(napi_env env, napi_value exports)
 {
 	export_function(env, exports, "spawn", spawn);
 	export_function(env, exports, "reap", reap);
+	export_function(env, exports, "openProcess", open_process);
 	export_function(env, exports, "sendSignal", send_signal);
 	export_function(env, exports, "receiveViolation", receive_violation);
 	export_function(env, exports, "setAffinity", set_affinity);

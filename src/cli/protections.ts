@@ -1,5 +1,8 @@
+import { existsSync } from "node:fs";
 import { readdir } from "node:fs/promises";
-import { ok, textOf, warn, type Finding } from "./finding.ts";
+import { vmmOptions } from "../vmm/config.ts";
+import { unsafety } from "../vmm/own-directory.ts";
+import { fail, ok, textOf, warn, type Finding } from "./finding.ts";
 
 /** Kinds of namespaces of which every jail has its own (src/vmm/jail/bubblewrap.ts). */
 const NAMESPACES = ["user", "pid", "mnt", "net", "ipc", "uts", "cgroup"];
@@ -18,6 +21,15 @@ const users = (): Finding =>
         "all microVMs run as this user: one that breaks out can reach the others and this user's files",
         "Run Hearth as root.",
       );
+
+/** Where the sockets of microVMs are: whoever could replace it would be connected to in their stead. */
+const runDirectory = (): Finding => {
+  const { runDir } = vmmOptions();
+  const wrong = existsSync(runDir) ? unsafety(runDir, "safe") : null;
+  return wrong === null
+    ? ok("jail: run directory", runDir)
+    : fail("jail: run directory", `${runDir} is not safe to use: ${wrong}`, "Remove or mend it.");
+};
 
 const namespaces = async (): Promise<Finding> => {
   const there = await readdir("/proc/self/ns").catch((): string[] => []);
@@ -75,6 +87,7 @@ const sideChannels = async (): Promise<Finding> => {
 /** What of the jail this host can give, a line each. */
 export const protections = async (): Promise<Finding[]> => [
   users(),
+  runDirectory(),
   await namespaces(),
   await systemCalls(),
   ...(await groupLimits()),

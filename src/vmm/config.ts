@@ -1,8 +1,9 @@
-import { existsSync, lstatSync, mkdirSync, readFileSync, statfsSync } from "node:fs";
+import { existsSync, readFileSync, statfsSync } from "node:fs";
 import { homedir } from "node:os";
 
 import { systemClock, type Clock } from "../lib/clock.ts";
 import { noTurns, type Turns } from "../lib/turn-meter.ts";
+import { takeOwnDirectory } from "./own-directory.ts";
 
 /**
  * `shared`: what guests have in common is in memory once, and a program is there at once. `copied`: no page of memory is
@@ -61,12 +62,10 @@ const ownCpus = (): number[] => {
 /** `f_type` of a tmpfs, statfs(2). */
 const TMPFS_MAGIC = 0x0102_1994;
 
-/** Makes a directory if there is none; false when that is not possible or somebody else's is in its place. */
-const makeOwn = (path: string): boolean => {
+const canOwn = (path: string): boolean => {
   try {
-    mkdirSync(path, { recursive: true, mode: 0o711 });
-    const status = lstatSync(path);
-    return status.isDirectory() && status.uid === process.getuid?.() && (status.mode & 0o022) === 0;
+    takeOwnDirectory(path, 0o711, "safe");
+    return true;
   } catch {
     return false;
   }
@@ -77,7 +76,7 @@ const defaultRunDir = (): string => {
   const uid = process.getuid?.() ?? 0;
   if (uid === 0) {
     const memory = ["/run", "/dev/shm"].filter((path) => existsSync(path) && statfsSync(path).type === TMPFS_MAGIC);
-    return `${memory.map((path) => `${path}/hearth`).find(makeOwn) ?? "/run/hearth"}/vm`;
+    return `${memory.map((path) => `${path}/hearth`).find(canOwn) ?? "/run/hearth"}/vm`;
   }
   const own = process.env["XDG_RUNTIME_DIR"];
   return own !== undefined && existsSync(own) ? `${own}/hearth` : `/tmp/hearth-${String(uid)}`;

@@ -32,6 +32,7 @@ interface Binding {
     done: (error: number, pidOrStage: number, pidfd: number) => void,
   ): number;
   reap(pid: number, result: Int32Array): number;
+  openProcess(pid: number): number;
   sendSignal(pidfd: number, signal: number): number;
   receiveViolation(listener: number, bytes: Uint8Array): number;
   setAffinity(tasks: Int32Array, cpu: number): number;

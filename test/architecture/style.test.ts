@@ -65,6 +65,11 @@ test("no registry's host and no build machine's path is written down", () => {
   assert.deepEqual(findAll([...texts], pattern), []);
 });
 
+test("a process of the host is signalled through a pidfd, not by its number", () => {
+  const product = code.filter(([file]) => /^src\/vmm\/.*\.ts$/.test(file) && !file.endsWith(".test.ts"));
+  assert.deepEqual(findAll(product, /\bprocess\.kill\(/), []);
+});
+
 test("lock files name no registry", async () => {
   for (const file of files.filter((name) => name.endsWith("package-lock.json"))) {
     assert.doesNotMatch(await textOf(file), /"resolved"/, file);

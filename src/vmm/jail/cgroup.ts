@@ -12,6 +12,7 @@ import {
 
 import type { Clock } from "../../lib/clock.ts";
 import { CPU_QUOTA_PERIOD_US, CPU_QUOTA_US_MIN, CPU_WEIGHT_WHOLE, FREEZE_TIMEOUT_MS } from "../limits.ts";
+import { signalProcess } from "../signal-process.ts";
 import type { CpuShare } from "../microvm.ts";
 
 /*
@@ -315,14 +316,11 @@ export const killCgroup = (layout: CgroupLayout, name: string): void => {
   for (const parent of layout.parents.values()) {
     const file = `${parent}/${name}/cgroup.procs`;
     if (!existsSync(file)) continue;
-    for (const pid of textOf(file).split("\n")) {
-      if (pid === "") continue;
-      try {
-        process.kill(Number(pid), "SIGKILL");
-      } catch {
-        // It ended by itself meanwhile.
-      }
-    }
+    const isMember = (pid: number): boolean =>
+      readFileSync(`/proc/${String(pid)}/cgroup`, "utf8")
+        .split("\n")
+        .some((line) => line.endsWith(`/${name}`));
+    for (const pid of textOf(file).split("\n").filter(Boolean).map(Number)) signalProcess(pid, "SIGKILL", isMember);
     return;
   }
 };

@@ -25,6 +25,7 @@ import {
   SCRATCH_MIB_MAX,
 } from "../../limits.ts";
 import type { Drive, Hypervisor, HypervisorProbe, MicroVm, MicroVmConfig } from "../../microvm.ts";
+import { takeOwnDirectory } from "../../own-directory.ts";
 import { MemoryMappings } from "../../transports/memory-mappings.ts";
 import { MemorySlices } from "../../transports/memory-slices.ts";
 import { VhostUserBackend, type BackendEnd } from "../../transports/vhost-user.ts";
@@ -39,6 +40,8 @@ import { endByViolation, UML_RULES } from "./system-calls.ts";
 import { UmlMicroVm } from "./uml-microvm.ts";
 
 const MIB = 1024 * 1024;
+/** MicroVMs' users pass through, and list nothing. */
+const DIRECTORY_MODE = 0o711;
 const KERNEL = "/kernel";
 const IMAGES = "/images";
 /** Where a jail finds the sockets of its devices: the guest sees its kernel's command line, and no path of ours in it. */
@@ -130,6 +133,7 @@ export class UmlHypervisor implements Hypervisor {
   readonly #scratchTemplates: ScratchTemplates;
   readonly #leftovers: Leftovers;
   readonly #reachable = new Map<string, string>();
+  #ownsDirectories = false;
   #filter: Uint8Array | null = null;
   readonly #live = new Set<UmlMicroVm>();
   readonly #slices = new MemorySlices();
@@ -163,7 +167,21 @@ export class UmlHypervisor implements Hypervisor {
     }
   }
 
-  probe(): Promise<HypervisorProbe> {
+  /** Throws when a directory of ours is not ours alone. Once that was so nobody else can change it. */
+  #takeDirectories(): void {
+    if (this.#ownsDirectories) return;
+    const { runDir, drivesDir, scratchDir } = this.#options;
+    takeOwnDirectory(runDir, DIRECTORY_MODE, "safe");
+    for (const directory of [drivesDir, scratchDir]) takeOwnDirectory(directory, DIRECTORY_MODE, "any");
+    this.#ownsDirectories = true;
+  }
+
+  async probe(): Promise<HypervisorProbe> {
+    try {
+      this.#takeDirectories();
+    } catch (error) {
+      return { usable: false, reason: error instanceof Error ? error.message : String(error) };
+    }
     const cgroups =
       this.#cgroups === null ? `no cgroups (${this.#cgroupReason})` : `cgroup v${String(this.#cgroups.version)}`;
     return probeUml(this.#options, cgroups, (console, owner, onViolation, setup) => {
@@ -195,6 +213,7 @@ export class UmlHypervisor implements Hypervisor {
 
   async spawn(config: MicroVmConfig): Promise<MicroVm> {
     checkConfig(config);
+    this.#takeDirectories();
     const { clock, turns } = this.#options;
     const leftovers = this.#leftovers;
     const failed = Promise.withResolvers<unknown>();

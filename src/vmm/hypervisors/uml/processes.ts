@@ -3,6 +3,7 @@ import { readdir, readFile } from "node:fs/promises";
 
 import { nextTurn, type Clock } from "../../../lib/clock.ts";
 import { native } from "../../native.ts";
+import { parentOf, signalProcess } from "../../signal-process.ts";
 
 const children = async (pid: number): Promise<number[]> => {
   try {
@@ -89,13 +90,7 @@ export const killJail = async (
 ): Promise<void> => {
   signal("SIGSTOP");
   while (!isStopped(pid)) await nextTurn(clock);
-  for (const child of await children(pid)) {
-    try {
-      process.kill(child, "SIGKILL");
-    } catch {
-      // It ended by itself meanwhile.
-    }
-  }
+  for (const child of await children(pid)) signalProcess(child, "SIGKILL", (number) => parentOf(number) === pid);
   signal("SIGKILL");
 };
 

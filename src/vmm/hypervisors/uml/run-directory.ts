@@ -15,6 +15,7 @@ import { basename, dirname } from "node:path";
 
 import type { Clock } from "../../../lib/clock.ts";
 import { killCgroup, removeCgroup, type CgroupLayout } from "../../jail/cgroup.ts";
+import { signalProcess } from "../../signal-process.ts";
 import { REAP_TIMEOUT_MS, SOCKET_PATH_BYTES_MAX } from "../../limits.ts";
 import type { Leftovers } from "./leftovers.ts";
 
@@ -189,12 +190,11 @@ const cleanCgroups = (layout: CgroupLayout, clock: Clock): void => {
  */
 const killJailsOf = (path: string): void => {
   for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
-    try {
-      const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      if (words.includes(`${path}/host`)) process.kill(Number(pid), "SIGKILL");
-    } catch {
-      // It ended meanwhile, or is not ours.
-    }
+    signalProcess(Number(pid), "SIGKILL", (number) =>
+      readFileSync(`/proc/${String(number)}/cmdline`, "utf8")
+        .split("\0")
+        .includes(`${path}/host`),
+    );
   }
 };
 

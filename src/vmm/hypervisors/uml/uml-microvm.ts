@@ -14,6 +14,7 @@ import type { CpuShare, Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats }
 import { native } from "../../native.ts";
 import { Watch } from "../../poller.ts";
 import type { MemoryMappings } from "../../transports/memory-mappings.ts";
+import { parentOf, signalProcess } from "../../signal-process.ts";
 import { ubdDevice } from "./command-line.ts";
 import { Mconsole } from "./mconsole.ts";
 import {
@@ -61,12 +62,8 @@ export interface UmlParts {
 }
 
 /** What the timer of a guest's kernel does to the process that runs: it stops for its tracer, the kernel (arch/um, userspace()). */
-const tick = (pid: number): void => {
-  try {
-    process.kill(pid, "SIGALRM");
-  } catch {
-    // It ended meanwhile.
-  }
+const tick = (pid: number, kernel: number): void => {
+  signalProcess(pid, "SIGALRM", (number) => parentOf(number) === kernel);
 };
 
 const signalName = (number: number): NodeJS.Signals | null => {
@@ -86,7 +83,7 @@ export class UmlMicroVm implements MicroVm {
   #cause: Cause | null = null;
   #ended = false;
   #paused = false;
-  /** null until it was looked up. The number cannot go to another process before `#ended`: bwrap has it as its child. */
+  /** null until it was looked up. */
   #kernelPid: number | null = null;
   #console: Mconsole | null = null;
   #nextDrive: number;
@@ -224,7 +221,7 @@ export class UmlMicroVm implements MicroVm {
     this.#kernelPid ??= (await processTree(this.#parts.pid))[1] ?? null;
     const pid = this.#kernelPid;
     if (pid === null || this.#ended) return;
-    process.kill(pid, signal);
+    signalProcess(pid, signal, (number) => parentOf(number) === this.#parts.pid);
     if (signal === "SIGCONT") return;
     const { clock } = this.#parts.guest;
     const deadline = clock.monotonicMs() + FREEZE_TIMEOUT_MS;
@@ -232,7 +229,7 @@ export class UmlMicroVm implements MicroVm {
     for (; !this.#ended && !isStopped(pid); await clock.sleep(1)) {
       if (clock.monotonicMs() > deadline) throw new Error(`Not stopped after ${String(FREEZE_TIMEOUT_MS)} ms`);
     }
-    for (const guestProcess of (await processTree(pid)).slice(1)) if (!isStopped(guestProcess)) tick(guestProcess);
+    for (const guestProcess of (await processTree(pid)).slice(1)) if (!isStopped(guestProcess)) tick(guestProcess, pid);
   }
 
   async stats(): Promise<MicroVmStats> {
