@@ -72,7 +72,12 @@ export const assembleHearth: AssembleHearth = async (options) => {
       onError: (error) => log.error({ err: error }, "function log"),
     }),
   );
-  const store = stack.use(openSqliteStore(files.database, clock));
+  const store = stack.use(
+    openSqliteStore(files.database, clock, {
+      credentialsDirectory: process.env["CREDENTIALS_DIRECTORY"],
+      onDamage: (message) => log.warn(message),
+    }),
+  );
   const code = await openCodeStore(dataDir, clock, (message) => log.warn(message));
 
   const network = await openNetworks(options.network, options.nameServers, options.networkAllow);

@@ -1,14 +1,18 @@
 import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
+import { assertNotForgotten } from "../store/data-directory.ts";
 import { CliError } from "./errors.ts";
 import { dataFiles } from "./settings.ts";
 
 /**
  * Makes this process the only Hearth of a data directory, until disposed. The lock is the kernel's (through SQLite's
- * exclusive mode), so it goes with the process, however that ends. Throws a CliError that names the holder.
+ * exclusive mode), so it goes with the process, however that ends. Throws a CliError that names the
+ * holder, and StoreOpenError for a directory whose database is gone.
  */
 export const lockDataDirectory = (dataDir: string): Disposable => {
   const files = dataFiles(dataDir);
+  // Before anything is made there, a database above all.
+  assertNotForgotten(files.database);
   try {
     prepare(dataDir);
   } catch (error) {

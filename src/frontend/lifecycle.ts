@@ -79,6 +79,20 @@ export const assertSettled = (record: FunctionRecord): void => {
   if (record.lastUpdateStatus === "InProgress") throw updateInProgress(record);
 };
 
+/**
+ * Throws ResourceConflictException for a record that is damaged: a change of it would make the damage a value. `healing`
+ * is the damage that the change puts right.
+ */
+export const assertWhole = (record: FunctionRecord, healing: FunctionRecord["damage"] | null = null): void => {
+  if (record.damage === undefined || record.damage === healing) return;
+  throw new ServiceError(
+    "ResourceConflictException",
+    409,
+    `The operation cannot be performed at this time. ${record.stateReason ?? "The function is damaged."}`,
+    { Type: "User" },
+  );
+};
+
 /** Somebody else's change came first. */
 export const updateInProgress = (record: FunctionRecord): ServiceError =>
   new ServiceError(

@@ -35,6 +35,12 @@ export interface FunctionRecord {
   readonly lastModifiedMs: number;
   /** Members of the API's input that are accepted, kept and given back but have no effect yet, by their API name. */
   readonly extra: Readonly<Record<string, unknown>>;
+  /**
+   * What a store found wrong with what it keeps of this version; such a record is Failed, for the reason that is its
+   * `stateReason`. `environment`: only its variables cannot be read, and giving them anew heals it; `settings`: what
+   * stands beside the record, as its sentence says. Never stored.
+   */
+  readonly damage?: "record" | "environment" | "settings";
 }
 
 /** An accepted asynchronous invocation. */

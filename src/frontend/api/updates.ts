@@ -4,7 +4,7 @@ import type {
   UpdateFunctionConfigurationRequest,
 } from "@aws-sdk/client-lambda";
 import type { FunctionRecord } from "../../store/store.ts";
-import { assertSettled, updateInProgress, UPDATING } from "../lifecycle.ts";
+import { assertSettled, assertWhole, updateInProgress, UPDATING } from "../lifecycle.ts";
 import { storeCode } from "./code-upload.ts";
 import { configurationOf } from "./configuration.ts";
 import { checkRevision, findRecord } from "./context.ts";
@@ -18,9 +18,11 @@ const changeable = async (
   services: ApiServices,
   name: string | undefined,
   revision: string | undefined,
+  healing: FunctionRecord["damage"] | null = null,
 ): Promise<FunctionRecord> => {
   const functionName = parseUnqualified(services.config, name ?? "");
   const record = await findRecord(services, functionName, null);
+  assertWhole(record, healing);
   assertSettled(record);
   checkRevision(record, revision);
   return record;
@@ -59,7 +61,9 @@ export const UpdateFunctionConfiguration = async (
   services: ApiServices,
   input: UpdateFunctionConfigurationRequest,
 ): Promise<FunctionConfiguration> => {
-  const before = await changeable(services, input.FunctionName, input.RevisionId);
+  // Variables that cannot be read any more can be given anew.
+  const healing = input.Environment === undefined ? null : "environment";
+  const before = await changeable(services, input.FunctionName, input.RevisionId, healing);
   const record = await change(services, before, withSettings(before, input, services.config.runtimes));
   services.lifecycle.settle(record);
   return configurationOf(record, false);

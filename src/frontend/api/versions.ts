@@ -8,7 +8,7 @@ import type {
 import type { FunctionRecord } from "../../store/store.ts";
 import { functionNotFound, invalidParameter } from "../../wire/errors.ts";
 import { LIST_ITEMS_MAX, LIST_ITEMS_PER_PAGE } from "../../wire/limits.ts";
-import { assertSettled, SETTLED } from "../lifecycle.ts";
+import { assertSettled, assertWhole, SETTLED } from "../lifecycle.ts";
 import { withHealth } from "../record-health.ts";
 import { configurationOf } from "./configuration.ts";
 import { checkRevision, findRecord } from "./context.ts";
@@ -51,6 +51,7 @@ export const publishRecord = async (
   latest: FunctionRecord,
   description: string | null,
 ): Promise<FunctionRecord> => {
+  assertWhole(latest);
   const content = contentOf(latest);
   const newest = await newestVersion(services, latest.functionName);
   if (newest?.extra[CONTENT] === content) return newest;

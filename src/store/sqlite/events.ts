@@ -2,15 +2,19 @@ import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { Claimer, EventRecord, EventStore } from "../store.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { eventOf } from "./rows.ts";
+import type { Row } from "./rows.ts";
+import { sealOf } from "./seal.ts";
 
 const STATEMENTS = {
   insert: `INSERT INTO events (event_id, account_id, function_name, qualifier, payload, accepted_at_ms, attempts,
-    throttles, trace_id, due_at_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+    throttles, trace_id, due_at_ms, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
   claim: `UPDATE events SET due_at_ms = ?1, claimed_instance = ?4, claimed_incarnation = ?5 WHERE sequence IN
     (SELECT sequence FROM events WHERE due_at_ms <= ?2 ORDER BY due_at_ms, sequence LIMIT ?3) RETURNING *`,
   takeOver: `UPDATE events SET due_at_ms = ?1, throttles = throttles + 1, claimed_instance = NULL,
     claimed_incarnation = NULL WHERE claimed_instance = ?2 AND claimed_incarnation <> ?3`,
   renew: "UPDATE events SET due_at_ms = ?2 WHERE event_id = ?1",
+  setAside: `UPDATE events SET due_at_ms = ${Number.MAX_SAFE_INTEGER}, claimed_instance = NULL,
+    claimed_incarnation = NULL WHERE sequence = ?`,
   settle: "DELETE FROM events WHERE event_id = ?",
   retry: `UPDATE events SET due_at_ms = ?2, attempts = ?3, throttles = ?4, claimed_instance = NULL,
     claimed_incarnation = NULL WHERE event_id = ?1`,
@@ -25,14 +29,28 @@ const prepareAll = (database: DatabaseSync): Statements =>
   // The keys are those of STATEMENTS, which the type of fromEntries cannot say.
   Object.fromEntries(Object.entries(STATEMENTS).map(([name, sql]) => [name, database.prepare(sql)])) as Statements;
 
+/** Of what never changes in an event. */
+export const sealOfEvent = (event: EventRecord): number =>
+  sealOf(
+    event.eventId,
+    event.accountId,
+    event.functionName,
+    event.qualifier,
+    event.payload,
+    event.acceptedAtMs,
+    event.traceId,
+  );
+
 /** The queue of asynchronous invocations in SQLite. */
 export class SqliteEvents implements EventStore {
   readonly #sql: Statements;
   readonly #writes: GroupCommit;
+  readonly #onDamage: (message: string) => void;
 
-  constructor(database: DatabaseSync, writes: GroupCommit) {
+  constructor(database: DatabaseSync, writes: GroupCommit, onDamage: (message: string) => void) {
     this.#sql = prepareAll(database);
     this.#writes = writes;
+    this.#onDamage = onDamage;
   }
 
   enqueue(event: EventRecord): Promise<void> {
@@ -48,6 +66,7 @@ export class SqliteEvents implements EventStore {
         event.throttles,
         event.traceId,
         event.acceptedAtMs,
+        sealOfEvent(event),
       );
     });
   }
@@ -59,7 +78,21 @@ export class SqliteEvents implements EventStore {
     );
     // RETURNING gives rows in no particular order: oldest first is what a queue means.
     rows.sort((a, b) => Number(a["sequence"]) - Number(b["sequence"]));
-    return rows.map(eventOf);
+    const whole = rows.filter((row) => row["seal"] === sealOfEvent(eventOf(row)));
+    if (whole.length < rows.length) await this.#setAside(rows.filter((row) => !whole.includes(row)));
+    return whole.map(eventOf);
+  }
+
+  /** Damaged events stay where they are, and are not run: what they ask for is not what was accepted. */
+  #setAside(rows: readonly Row[]): Promise<void> {
+    for (const row of rows) {
+      this.#onDamage(
+        `The event ${String(row["event_id"])} for ${String(row["function_name"])} is damaged; it is not run.`,
+      );
+    }
+    return this.#writes.run(() => {
+      for (const row of rows) this.#sql.setAside.run(row["sequence"] ?? null);
+    });
   }
 
   takeOver({ instance, incarnation }: Claimer, nowMs: number): Promise<number> {

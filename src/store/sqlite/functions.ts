@@ -3,36 +3,43 @@ import type { Digest } from "../../wire/function.ts";
 import { ServiceError } from "../../wire/errors.ts";
 import type { FunctionRecord, FunctionStore, Page } from "../store.ts";
 import type { GroupCommit } from "./group-commit.ts";
-import { decodeMarker, encodeMarker, recordOf, versionNumber } from "./rows.ts";
+import type { DeletedFunctions } from "./deleted-functions.ts";
+import type { FunctionHealth } from "./function-health.ts";
+import { sealOfVersion } from "./records.ts";
+import type { RecordCodec } from "./records.ts";
+import { decodeMarker, encodeMarker, versionNumber } from "./rows.ts";
 import type { Row } from "./rows.ts";
+import { sealOf } from "./seal.ts";
 
 const STATEMENTS = {
-  insertFunction: "INSERT OR IGNORE INTO functions (account_id, function_name) VALUES (?, ?)",
-  insertVersion: "INSERT INTO versions VALUES (?, ?, ?, ?, ?, ?)",
-  insertTag: "INSERT OR REPLACE INTO tags VALUES (?, ?, ?, ?)",
+  insertFunction: "INSERT OR IGNORE INTO functions (account_id, function_name, seal) VALUES (?, ?, ?)",
+  insertVersion: `INSERT INTO versions (account_id, function_name, version_number, revision_id, code_bytes, record,
+    environment, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+  insertTag: `INSERT OR REPLACE INTO tags (account_id, function_name, tag_key, tag_value, seal)
+    VALUES (?, ?, ?, ?, ?)`,
   deleteTag: "DELETE FROM tags WHERE account_id = ? AND function_name = ? AND tag_key = ?",
   tags: "SELECT tag_key, tag_value FROM tags WHERE account_id = ? AND function_name = ? ORDER BY tag_key",
-  get: "SELECT record FROM versions WHERE account_id = ? AND function_name = ? AND version_number = ?",
+  get: "SELECT * FROM versions WHERE account_id = ? AND function_name = ? AND version_number = ?",
   exists: "SELECT reserved_concurrency FROM functions WHERE account_id = ? AND function_name = ?",
-  listLatest: `SELECT function_name, version_number, record FROM versions WHERE account_id = ?1 AND version_number = 0
+  listLatest: `SELECT * FROM versions WHERE account_id = ?1 AND version_number = 0
     AND function_name > ?2 ORDER BY function_name LIMIT ?3`,
-  listAll: `SELECT function_name, version_number, record FROM versions WHERE account_id = ?1
+  listAll: `SELECT * FROM versions WHERE account_id = ?1
     AND (function_name, version_number) > (?2, ?3) ORDER BY function_name, version_number LIMIT ?4`,
-  listVersions: `SELECT function_name, version_number, record FROM versions WHERE account_id = ?1 AND function_name = ?2
+  listVersions: `SELECT * FROM versions WHERE account_id = ?1 AND function_name = ?2
     AND version_number > ?3 ORDER BY version_number LIMIT ?4`,
-  update: `UPDATE versions SET revision_id = ?1, code_bytes = ?2, record = ?3
-    WHERE account_id = ?4 AND function_name = ?5 AND version_number = ?6 AND revision_id = ?7`,
-  nextNumber: `INSERT INTO version_counters VALUES (?, ?, 1)
-    ON CONFLICT DO UPDATE SET last_number = last_number + 1 RETURNING last_number`,
+  update: `UPDATE versions SET revision_id = ?1, code_bytes = ?2, record = ?3, environment = ?4, seal = ?5
+    WHERE account_id = ?6 AND function_name = ?7 AND version_number = ?8 AND revision_id = ?9`,
+  lastNumber: "SELECT last_number FROM version_counters WHERE account_id = ? AND function_name = ?",
+  setLastNumber: `INSERT OR REPLACE INTO version_counters (account_id, function_name, last_number, seal)
+    VALUES (?, ?, ?, ?)`,
   deleteFunction: "DELETE FROM functions WHERE account_id = ? AND function_name = ?",
   deleteVersion: "DELETE FROM versions WHERE account_id = ? AND function_name = ? AND version_number = ?",
   usage: `SELECT count(*) FILTER (WHERE version_number = 0) AS functions, coalesce(sum(code_bytes), 0) AS bytes
     FROM versions WHERE account_id = ?`,
-  digests: `SELECT json_extract(record, '$.code.digest') AS digest FROM versions
-    UNION SELECT json_extract(layer.value, '$.digest') FROM versions, json_each(record, '$.layers') AS layer`,
+  everything: "SELECT * FROM versions",
   reservedTotal: `SELECT coalesce(sum(reserved_concurrency), 0) AS total FROM functions
     WHERE account_id = ? AND function_name <> ?`,
-  setReserved: "UPDATE functions SET reserved_concurrency = ? WHERE account_id = ? AND function_name = ?",
+  setReserved: "UPDATE functions SET reserved_concurrency = ?, seal = ? WHERE account_id = ? AND function_name = ?",
 } as const;
 
 type Statements = Readonly<Record<keyof typeof STATEMENTS, StatementSync>>;
@@ -41,12 +48,17 @@ const prepareAll = (database: DatabaseSync): Statements =>
   // The keys are those of STATEMENTS, which the type of fromEntries cannot say.
   Object.fromEntries(Object.entries(STATEMENTS).map(([name, sql]) => [name, database.prepare(sql)])) as Statements;
 
+/** SQLITE_FULL of "Result and Error Codes" in SQLite's documentation. */
+const SQLITE_FULL = 13;
+const isFull = (error: unknown): boolean =>
+  error instanceof Error && "errcode" in error && error.errcode === SQLITE_FULL;
+
 /** One more than a page is read, to know whether another page follows. */
-const pageOf = (rows: readonly Row[], items: number): Page<FunctionRecord> => {
+const pageOf = (rows: readonly Row[], items: number, decode: (row: Row) => FunctionRecord): Page<FunctionRecord> => {
   const shown = rows.slice(0, items);
   const last = rows.length > items ? shown.at(-1) : undefined;
   return {
-    items: shown.map(recordOf),
+    items: shown.map(decode),
     nextMarker:
       last === undefined
         ? null
@@ -58,29 +70,42 @@ const pageOf = (rows: readonly Row[], items: number): Page<FunctionRecord> => {
 export class SqliteFunctions implements FunctionStore {
   readonly #sql: Statements;
   readonly #writes: GroupCommit;
+  readonly #codec: RecordCodec;
+  readonly #trash: DeletedFunctions;
+  readonly #health: FunctionHealth;
+  readonly #decode = (row: Row): FunctionRecord => this.#health.applied(this.#codec.decode(row));
 
-  constructor(database: DatabaseSync, writes: GroupCommit) {
+  constructor(
+    database: DatabaseSync,
+    writes: GroupCommit,
+    codec: RecordCodec,
+    trash: DeletedFunctions,
+    health: FunctionHealth,
+  ) {
     this.#sql = prepareAll(database);
     this.#writes = writes;
+    this.#codec = codec;
+    this.#trash = trash;
+    this.#health = health;
   }
 
   createFunction(record: FunctionRecord, tags: Readonly<Record<string, string>>): Promise<void> {
     return this.#writes.run(() => {
       const { accountId, functionName } = record;
-      if (this.#sql.insertFunction.run(accountId, functionName).changes === 0) {
+      if (this.#sql.insertFunction.run(accountId, functionName, sealOf(accountId, functionName, null)).changes === 0) {
         throw new ServiceError("ResourceConflictException", 409, `Function already exist: ${functionName}`, {
           Type: "User",
         });
       }
       this.#insertVersion(record, 0);
-      for (const [key, value] of Object.entries(tags)) this.#sql.insertTag.run(accountId, functionName, key, value);
+      this.#insertTags(accountId, functionName, tags);
     });
   }
 
   async getFunction(accountId: string, functionName: string, version: string): Promise<FunctionRecord | null> {
     const number = versionNumber(version);
     const row = number === null ? undefined : this.#sql.get.get(accountId, functionName, number);
-    return row === undefined ? null : recordOf(row);
+    return row === undefined ? null : this.#decode(row);
   }
 
   async listFunctions(
@@ -92,7 +117,7 @@ export class SqliteFunctions implements FunctionStore {
     const rows = options.allVersions
       ? this.#sql.listAll.all(accountId, name, number, count)
       : this.#sql.listLatest.all(accountId, name, count);
-    return pageOf(rows, options.items);
+    return pageOf(rows, options.items, this.#decode);
   }
 
   async listVersions(
@@ -101,32 +126,49 @@ export class SqliteFunctions implements FunctionStore {
     options: { readonly marker: string | null; readonly items: number },
   ): Promise<Page<FunctionRecord>> {
     const { number } = decodeMarker(options.marker);
-    return pageOf(this.#sql.listVersions.all(accountId, functionName, number, options.items + 1), options.items);
+    const rows = this.#sql.listVersions.all(accountId, functionName, number, options.items + 1);
+    return pageOf(rows, options.items, this.#decode);
   }
 
   updateFunction(record: FunctionRecord, expectedRevision: string): Promise<boolean> {
     return this.#writes.run(() => {
       const number = versionNumber(record.version);
       if (number === null) throw new RangeError(`No version number: ${record.version}`);
-      const { revisionId, code, accountId, functionName } = record;
-      const values = [revisionId, code.bytes, JSON.stringify(record), accountId, functionName, number] as const;
+      const { accountId, functionName } = record;
+      const { revisionId, codeBytes, record: text, environment, seal } = this.#codec.encode(record);
+      const values = [revisionId, codeBytes, text, environment, seal, accountId, functionName, number] as const;
       return this.#sql.update.run(...values, expectedRevision).changes === 1;
     });
   }
 
   publishVersion(record: FunctionRecord): Promise<FunctionRecord> {
     return this.#writes.run(() => {
-      const row = this.#sql.nextNumber.get(record.accountId, record.functionName);
-      const number = Number(row?.["last_number"]);
+      const { accountId, functionName } = record;
+      const number = Number(this.#sql.lastNumber.get(accountId, functionName)?.["last_number"] ?? 0) + 1;
+      this.#sql.setLastNumber.run(accountId, functionName, number, sealOf(accountId, functionName, number));
       const stored: FunctionRecord = { ...record, version: String(number) };
       this.#insertVersion(stored, number);
       return stored;
     });
   }
 
-  deleteFunction(accountId: string, functionName: string, version: string | null): Promise<boolean> {
+  async deleteFunction(accountId: string, functionName: string, version: string | null): Promise<boolean> {
+    try {
+      return await this.#delete(accountId, functionName, version, true);
+    } catch (error) {
+      // A full disk has no room for a trash, and deleting is what makes room.
+      if (!isFull(error)) throw error;
+      return this.#delete(accountId, functionName, version, false);
+    }
+  }
+
+  #delete(accountId: string, functionName: string, version: string | null, keep: boolean): Promise<boolean> {
     return this.#writes.run(() => {
-      if (version === null) return this.#sql.deleteFunction.run(accountId, functionName).changes === 1;
+      if (version === null) {
+        if (keep) this.#trash.throwAway(accountId, functionName);
+        this.#health.forget(accountId, functionName);
+        return this.#sql.deleteFunction.run(accountId, functionName).changes === 1;
+      }
       const number = versionNumber(version);
       if (number === null || number === 0) return false;
       return this.#sql.deleteVersion.run(accountId, functionName, number).changes === 1;
@@ -146,8 +188,9 @@ export class SqliteFunctions implements FunctionStore {
     remove: readonly string[],
   ): Promise<void> {
     return this.#writes.run(() => {
+      this.#health.forget(accountId, functionName);
       for (const key of remove) this.#sql.deleteTag.run(accountId, functionName, key);
-      for (const [key, value] of Object.entries(set)) this.#sql.insertTag.run(accountId, functionName, key, value);
+      this.#insertTags(accountId, functionName, set);
     });
   }
 
@@ -171,7 +214,8 @@ export class SqliteFunctions implements FunctionStore {
       if (this.#sql.exists.get(accountId, functionName) === undefined) return "missing";
       const others = Number(this.#sql.reservedTotal.get(accountId, functionName)?.["total"]);
       if (reserved !== null && others + reserved > totalMax) return "exceeded";
-      this.#sql.setReserved.run(reserved, accountId, functionName);
+      this.#health.forget(accountId, functionName);
+      this.#sql.setReserved.run(reserved, sealOf(accountId, functionName, reserved), accountId, functionName);
       return "set";
     });
   }
@@ -181,11 +225,36 @@ export class SqliteFunctions implements FunctionStore {
   }
 
   async digestsInUse(): Promise<ReadonlySet<Digest>> {
-    return new Set(this.#sql.digests.all().map((row) => String(row["digest"])));
+    const digests = new Set<Digest>();
+    for (const row of this.#sql.everything.iterate()) {
+      // Any digest that a damaged record mentions is one that it may name.
+      for (const [digest] of String(row["record"]).matchAll(/[0-9a-f]{64}/g)) digests.add(digest);
+      if (row["seal"] !== sealOfVersion(row)) throw new DamagedRecordError(String(row["function_name"]));
+    }
+    return digests;
+  }
+
+  #insertTags(accountId: string, functionName: string, tags: Readonly<Record<string, string>>): void {
+    for (const [key, value] of Object.entries(tags)) {
+      this.#sql.insertTag.run(accountId, functionName, key, value, sealOf(accountId, functionName, key, value));
+    }
   }
 
   #insertVersion(record: FunctionRecord, number: number): void {
-    const { accountId, functionName, revisionId, code } = record;
-    this.#sql.insertVersion.run(accountId, functionName, number, revisionId, code.bytes, JSON.stringify(record));
+    const { accountId, functionName } = record;
+    const { revisionId, codeBytes, record: text, environment, seal } = this.#codec.encode(record);
+    const values = [accountId, functionName, number, revisionId, codeBytes, text, environment, seal] as const;
+    this.#sql.insertVersion.run(...values);
+  }
+}
+
+/** Which code is in use cannot be said while a record cannot be read: nothing is unused then. */
+export class DamagedRecordError extends Error {
+  override readonly name = "DamagedRecordError";
+
+  constructor(functionName: string) {
+    super(
+      `The record of the function ${functionName} is damaged: no code is collected until it is deleted or restored.`,
+    );
   }
 }

@@ -1,4 +1,4 @@
-import type { DatabaseSync } from "node:sqlite";
+import type { DatabaseSync, StatementSync } from "node:sqlite";
 import type { Clock } from "../../lib/clock.ts";
 
 interface Write {
@@ -14,11 +14,18 @@ interface Write {
 export class GroupCommit {
   readonly #database: DatabaseSync;
   readonly #clock: Clock;
+  readonly #count: StatementSync;
+  readonly #changes: StatementSync;
+  readonly #onCommit: (commits: number) => void;
   #waiting: Write[] = [];
 
-  constructor(database: DatabaseSync, clock: Clock) {
+  /** `onCommit` is told the number of each transaction that changed something, once it is durable. */
+  constructor(database: DatabaseSync, clock: Clock, onCommit: (commits: number) => void = () => undefined) {
     this.#database = database;
     this.#clock = clock;
+    this.#onCommit = onCommit;
+    this.#count = database.prepare("UPDATE commits SET count = count + 1 RETURNING count");
+    this.#changes = database.prepare("SELECT total_changes() AS changes");
   }
 
   /** Resolves with what `write` returned once that is on the disk; rejects with what it threw. */
@@ -42,18 +49,27 @@ export class GroupCommit {
     if (writes.length === 0) return;
     this.#waiting = [];
     const done: Write[] = [];
+    let commits: number | null = null;
     try {
       this.#database.exec("BEGIN IMMEDIATE");
+      const before = this.#changed();
       for (const write of writes) {
         if (this.#runOne(write)) done.push(write);
       }
+      // What changed nothing is not written, so it needs no number either.
+      if (this.#changed() !== before) commits = Number(this.#count.get()?.["count"]);
       this.#database.exec("COMMIT");
     } catch (error) {
       this.#rollBack();
       for (const write of writes) write.failed(error);
       return;
     }
+    if (commits !== null) this.#onCommit(commits);
     for (const write of done) write.committed();
+  }
+
+  #changed(): unknown {
+    return this.#changes.get()?.["changes"];
   }
 
   #rollBack(): void {

@@ -1,5 +1,5 @@
 import type { SQLOutputValue } from "node:sqlite";
-import type { EventRecord, FunctionRecord } from "../store.ts";
+import type { EventRecord } from "../store.ts";
 import { invalidParameter } from "../../wire/errors.ts";
 
 export type Row = Record<string, SQLOutputValue>;
@@ -13,7 +13,8 @@ export const versionNumber = (version: string): number | null => {
   return Number(version);
 };
 
-export const recordOf = (row: Row): FunctionRecord => JSON.parse(String(row["record"])) as FunctionRecord;
+/** The opposite of `versionNumber`. */
+export const nameOf = (number: number): string => (number === 0 ? LATEST : String(number));
 
 export const eventOf = (row: Row): EventRecord => {
   const payload = row["payload"];

@@ -1,6 +1,9 @@
 /** Marks the file as ours ("HRTH"), so that another program's database is never taken for one. */
 export const APPLICATION_ID = 0x48525448;
 
+/** The schema version since which rows are sealed, variables encrypted, and commits counted. */
+export const SEALED_SINCE = 3;
+
 /**
  * One entry a schema version, applied in order; `user_version` counts those applied. An entry that was released is
  * never changed: a new one follows it.
@@ -8,6 +11,10 @@ export const APPLICATION_ID = 0x48525448;
  * `version_number` 0 is $LATEST. `version_counters` outlives its function, so that no version number is used twice.
  * `due_at_ms` of an event is when it may next be claimed: a claim moves it to the end of its lease. `claimed_` say
  * which process claimed it last; null for one that is in nobody's hands.
+ *
+ * `seal` is a row's checksum (`seal.ts`); null in rows that are not sealed yet, which `sealing.ts` then does at opening. Of
+ * an event it covers what never changes. `environment` is encrypted; a record's JSON has no variables. `commits` has one
+ * row, which counts the transactions that changed something (`mark.ts`). `deleted_functions` is the trash.
  */
 export const MIGRATIONS: readonly string[] = [
   `
@@ -64,5 +71,29 @@ export const MIGRATIONS: readonly string[] = [
   `
   ALTER TABLE events ADD COLUMN claimed_instance TEXT;
   ALTER TABLE events ADD COLUMN claimed_incarnation TEXT;
+  `,
+  `
+  ALTER TABLE functions ADD COLUMN seal INTEGER;
+  ALTER TABLE versions ADD COLUMN environment BLOB;
+  ALTER TABLE versions ADD COLUMN seal INTEGER;
+  ALTER TABLE version_counters ADD COLUMN seal INTEGER;
+  ALTER TABLE tags ADD COLUMN seal INTEGER;
+  ALTER TABLE events ADD COLUMN seal INTEGER;
+
+  CREATE TABLE commits (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    count INTEGER NOT NULL
+  ) STRICT;
+
+  INSERT INTO commits VALUES (1, 0);
+
+  CREATE TABLE deleted_functions (
+    sequence INTEGER PRIMARY KEY,
+    account_id TEXT NOT NULL,
+    function_name TEXT NOT NULL,
+    deleted_at_ms INTEGER NOT NULL,
+    content TEXT NOT NULL,
+    seal INTEGER NOT NULL
+  ) STRICT;
   `,
 ];
