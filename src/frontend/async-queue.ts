@@ -5,6 +5,7 @@ import * as limits from "../wire/limits.ts";
 import type { TraceContext } from "../wire/trace.ts";
 import { LATEST } from "./api/names.ts";
 import { invoke } from "./invoke.ts";
+import { EventTime } from "./event-time.ts";
 import type { InvokeServices } from "./invoke.ts";
 import { queueAttributes, storedContext } from "./request-trace.ts";
 
@@ -60,6 +61,7 @@ export class AsyncQueue {
   readonly #services: InvokeServices;
   readonly #parallelMax: number;
   readonly #claimer: Claimer;
+  readonly #time: EventTime;
   readonly #running = new Map<string, Promise<void>>();
   readonly #stopped = new AbortController();
   #wake = new AbortController();
@@ -68,6 +70,7 @@ export class AsyncQueue {
   constructor(services: InvokeServices, parallelMax: number) {
     this.#services = services;
     this.#parallelMax = parallelMax;
+    this.#time = new EventTime(services.clock, services.store);
     this.#claimer = { instance: services.config.instance, incarnation: services.ids.uuid() };
   }
 
@@ -76,8 +79,8 @@ export class AsyncQueue {
   }
 
   /** Durable when it resolves; it runs as soon as there is room. */
-  async enqueue(event: EventRecord): Promise<void> {
-    await this.#services.store.enqueue(event);
+  async enqueue(event: Omit<EventRecord, "acceptedAtMs">): Promise<void> {
+    await this.#services.store.enqueue({ ...event, acceptedAtMs: await this.#time.now() });
     this.#services.metrics.event("accepted");
     this.#wake.abort();
   }
@@ -112,23 +115,25 @@ export class AsyncQueue {
     }
   }
 
-  /** What an earlier process of this instance had begun is due now. */
+  /** What an earlier process of this instance had begun is due now. The clock may have been set back since. */
   async #takeOver(): Promise<void> {
-    const { store, clock, log } = this.#services;
-    const count = await store.takeOver(this.#claimer, clock.wallMs());
+    const { store, log } = this.#services;
+    const nowMs = await this.#time.now();
+    await store.boundEvents(nowMs + limits.ASYNC_BACKOFF_MS_MAX);
+    const count = await store.takeOver(this.#claimer, nowMs);
     if (count > 0) log.warn({ count }, "invocations that were interrupted by the end of Hearth begin again");
   }
 
   /** Starts what is due and fits; says for how long there is nothing to do unless something happens. */
   async #poll(): Promise<number> {
-    const { store, clock } = this.#services;
+    const { store } = this.#services;
     const room = this.#parallelMax - this.#running.size;
     if (room <= 0) return limits.ASYNC_BACKOFF_MS_MAX;
-    const now = clock.wallMs();
+    const now = await this.#time.now();
     const events = await store.claim(room, now, limits.ASYNC_LEASE_MS, this.#claimer);
     for (const event of events) this.#begin(event);
     const dueMs = events.length === room ? null : await store.nextDueMs();
-    return dueMs === null ? limits.ASYNC_BACKOFF_MS_MAX : Math.max(0, dueMs - clock.wallMs());
+    return dueMs === null ? limits.ASYNC_BACKOFF_MS_MAX : Math.max(0, dueMs - (await this.#time.now()));
   }
 
   #begin(event: EventRecord): void {
@@ -190,7 +195,6 @@ export class AsyncQueue {
   }
 
   async #try(event: EventRecord, trace: TraceContext | null): Promise<Verdict> {
-    const { clock } = this.#services;
     try {
       const result = await invoke(this.#services, {
         functionName: event.functionName,
@@ -204,9 +208,9 @@ export class AsyncQueue {
       });
       return result.error === null
         ? { kind: "done" }
-        : afterFunctionError(event, clock.wallMs(), result.error.errorType);
+        : afterFunctionError(event, await this.#time.now(), result.error.errorType);
     } catch (error) {
-      return afterServiceError(event, clock.wallMs(), error);
+      return afterServiceError(event, await this.#time.now(), error);
     }
   }
 
@@ -214,9 +218,10 @@ export class AsyncQueue {
     const { store, clock, log } = this.#services;
     while (!this.#stopped.signal.aborted) {
       await clock.sleep(limits.ASYNC_LEASE_MS / RENEWALS_PER_LEASE, this.#stopped.signal);
-      if (this.#running.size === 0) continue;
       try {
-        await store.renew([...this.#running.keys()], clock.wallMs() + limits.ASYNC_LEASE_MS);
+        await this.#time.keepStep();
+        if (this.#running.size === 0) continue;
+        await store.renew([...this.#running.keys()], (await this.#time.now()) + limits.ASYNC_LEASE_MS);
       } catch (error) {
         log.error({ err: error }, "leases of running events could not be renewed");
       }

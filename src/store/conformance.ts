@@ -260,6 +260,35 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     assert.equal(await store.nextDueMs(), 5_000);
   });
 
+  it("keeps how far its time is behind the wall clock, and brings back what is due too late", async () => {
+    await using at = await place();
+    const [late, later, soon] = [sampleEvent(), sampleEvent({ acceptedAtMs: 3_000 }), sampleEvent()];
+    {
+      await using store = await at.open();
+      assert.equal(await store.eventOffsetMs(), 0);
+      await store.keepEventOffset(-5);
+      await store.keepEventOffset(3_600_000);
+      for (const event of [late, later, soon]) await store.enqueue(event);
+      await store.retry(late, 9_000);
+      await store.retry(soon, 2_500);
+    }
+    await using store = await at.open();
+    assert.equal(await store.eventOffsetMs(), 3_600_000);
+    await store.boundEvents(3_000);
+    assert.deepEqual(await store.claim(9, 2_499, 10, CLAIMER), []);
+    assert.deepEqual(
+      (await store.claim(9, 2_500, 9_000, CLAIMER)).map((event) => event.eventId),
+      [soon.eventId],
+    );
+    assert.deepEqual(
+      (await store.claim(9, 3_000, 9_000, CLAIMER)).map((event) => [event.eventId, event.acceptedAtMs]),
+      [
+        [late.eventId, 1_000],
+        [later.eventId, 3_000],
+      ],
+    );
+  });
+
   it("refuses a second event of the same id and keeps the others of the same moment", async () => {
     await using at = await place();
     await using store = await at.open();

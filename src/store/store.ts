@@ -51,7 +51,7 @@ export interface EventRecord {
   /** The qualifier as the client gave it, or "$LATEST". */
   readonly qualifier: string;
   readonly payload: Uint8Array;
-  /** Unix ms. */
+  /** In event time (see EventStore), ms. */
   readonly acceptedAtMs: number;
   /** Attempts that ended in a function error so far. */
   readonly attempts: number;
@@ -123,8 +123,17 @@ export interface FunctionStore {
   digestsInUse(): Promise<ReadonlySet<Digest>>;
 }
 
-/** The queue of asynchronous invocations. A claimed event that is not settled in time is given out again. */
+/**
+ * The queue of asynchronous invocations. A claimed event that is not settled in time is given out again. Its times are
+ * its callers': Unix ms minus an offset that is kept here, which is 0 until the wall clock is set for the first time.
+ */
 export interface EventStore {
+  /** What was kept last; 0 when nothing was. */
+  eventOffsetMs(): Promise<number>;
+  /** Durable when it resolves. */
+  keepEventOffset(offsetMs: number): Promise<void>;
+  /** Makes events that are due later than `latestMs` due at that moment. */
+  boundEvents(latestMs: number): Promise<void>;
   /** Durable when it resolves: only then may 202 be answered. */
   enqueue(event: EventRecord): Promise<void>;
   /** Up to `count` events that are due, hidden from other claims for `leaseMs`. */
@@ -140,9 +149,9 @@ export interface EventStore {
   settle(eventId: string): Promise<void>;
   /** Back to the queue, due at `dueAtMs`. */
   retry(event: EventRecord, dueAtMs: number): Promise<void>;
-  /** Unix ms at which the next event is due; null when the queue is empty. */
+  /** When the next event is due, in ms; null when the queue is empty. */
   nextDueMs(): Promise<number | null>;
-  /** How many events there are, claimed ones included, and when (Unix ms) the oldest was accepted; null with none. */
+  /** How many events there are, claimed ones included, and when (in ms) the oldest was accepted; null with none. */
   backlog(): Promise<{ readonly waiting: number; readonly oldestAcceptedAtMs: number | null }>;
 }
 

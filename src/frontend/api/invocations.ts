@@ -100,7 +100,6 @@ const accept = async (services: ApiServices, call: InvokeCall): Promise<void> =>
       functionName,
       qualifier: qualifier ?? LATEST,
       payload,
-      acceptedAtMs: services.clock.wallMs(),
       attempts: 0,
       throttles: 0,
       traceId: span.context === null ? traceId : formatAmznTrace(span.context),

@@ -18,6 +18,9 @@ const STATEMENTS = {
   settle: "DELETE FROM events WHERE event_id = ?",
   retry: `UPDATE events SET due_at_ms = ?2, attempts = ?3, throttles = ?4, claimed_instance = NULL,
     claimed_incarnation = NULL WHERE event_id = ?1`,
+  offset: "SELECT offset_ms AS offset FROM event_clock",
+  keepOffset: "INSERT INTO event_clock (one, offset_ms) VALUES (1, ?1) ON CONFLICT DO UPDATE SET offset_ms = ?1",
+  bound: "UPDATE events SET due_at_ms = ?1 WHERE due_at_ms > ?1",
   nextDue: "SELECT min(due_at_ms) AS due FROM events",
   count: "SELECT count(*) AS waiting FROM events",
   oldest: "SELECT accepted_at_ms AS accepted FROM events ORDER BY sequence LIMIT 1",
@@ -51,6 +54,18 @@ export class SqliteEvents implements EventStore {
     this.#sql = prepareAll(database);
     this.#writes = writes;
     this.#onDamage = onDamage;
+  }
+
+  async eventOffsetMs(): Promise<number> {
+    return Number(this.#sql.offset.get()?.["offset"] ?? 0);
+  }
+
+  keepEventOffset(offsetMs: number): Promise<void> {
+    return this.#writes.run(() => void this.#sql.keepOffset.run(offsetMs));
+  }
+
+  boundEvents(latestMs: number): Promise<void> {
+    return this.#writes.run(() => void this.#sql.bound.run(latestMs));
   }
 
   enqueue(event: EventRecord): Promise<void> {

@@ -10,7 +10,8 @@ export const SEALED_SINCE = 3;
  *
  * `version_number` 0 is $LATEST. `version_counters` outlives its function, so that no version number is used twice.
  * `due_at_ms` of an event is when it may next be claimed: a claim moves it to the end of its lease. `claimed_` say
- * which process claimed it last; null for one that is in nobody's hands.
+ * which process claimed it last; null for one that is in nobody's hands. All times of events are in event time, which
+ * the wall clock is ahead of by `event_clock.offset_ms`.
  *
  * `seal` is a row's checksum (`seal.ts`); null in rows that are not sealed yet, which `sealing.ts` then does at opening. Of
  * an event it covers what never changes. `environment` is encrypted; a record's JSON has no variables. `commits` has one
@@ -94,6 +95,12 @@ export const MIGRATIONS: readonly string[] = [
     deleted_at_ms INTEGER NOT NULL,
     content TEXT NOT NULL,
     seal INTEGER NOT NULL
+  ) STRICT;
+  `,
+  `
+  CREATE TABLE event_clock (
+    one INTEGER PRIMARY KEY CHECK (one = 1),
+    offset_ms INTEGER NOT NULL
   ) STRICT;
   `,
 ];
