@@ -353,6 +353,40 @@ static napi_value set_affinity(napi_env env, napi_callback_info info)
 	return from_int(env, error);
 }
 
+/*
+ * limitFiles(tasks, user, bytes): RLIMIT_FSIZE of processes, given by any of their tasks, in so far as their hard limit allows; 0, or
+ * -errno of the last failure. Those that are gone do not count. The right to set others' limits (CAP_SYS_RESOURCE) is
+ * not given everywhere; a process of the same user and group has it too, so this thread's real ids are theirs meanwhile.
+ * The raw calls: the C library's would change every thread's.
+ */
+static napi_value limit_files(napi_env env, napi_callback_info info)
+{
+	napi_value argument[3];
+	size_t length = 0;
+	int error = 0, *tasks, user;
+	rlim_t bytes;
+	struct rlimit limit;
+
+	arguments(env, info, argument, 3);
+	tasks = to_array(env, argument[0], &length);
+	user = to_int(env, argument[1]);
+	bytes = (rlim_t)to_double(env, argument[2]);
+	if (user >= 0 && (syscall(SYS_setresgid, user, -1, -1) < 0 || syscall(SYS_setresuid, user, -1, -1) < 0))
+		error = -errno;
+	for (size_t i = 0; i < length && error == 0; i++) {
+		if (prlimit(tasks[i], RLIMIT_FSIZE, NULL, &limit) == 0) {
+			limit.rlim_cur = bytes < limit.rlim_max ? bytes : limit.rlim_max;
+			if (prlimit(tasks[i], RLIMIT_FSIZE, &limit, NULL) == 0)
+				continue;
+		}
+		if (errno != ESRCH)
+			error = -errno;
+	}
+	if (user >= 0 && (syscall(SYS_setresuid, 0, -1, -1) < 0 || syscall(SYS_setresgid, 0, -1, -1) < 0))
+		napi_fatal_error("hearth binding", NAPI_AUTO_LENGTH, "cannot be root again", NAPI_AUTO_LENGTH);
+	return from_int(env, error);
+}
+
 /* struct sched_attr of linux/sched/types.h, in its first version. */
 struct attributes {
 	uint32_t size, policy;
@@ -385,5 +419,6 @@ void process_register(napi_env env, napi_value exports)
 	export_function(env, exports, "sendSignal", send_signal);
 	export_function(env, exports, "receiveViolation", receive_violation);
 	export_function(env, exports, "setAffinity", set_affinity);
+	export_function(env, exports, "limitFiles", limit_files);
 	export_function(env, exports, "prioritize", prioritize);
 }

@@ -73,6 +73,8 @@ export const COMMAND_LINE_BYTES_MAX = 4_096;
 export const UBD_DEVICES_MAX = 16;
 /** Largest scratch drive. Lambda's largest /tmp. */
 export const SCRATCH_MIB_MAX: number = 10 * KIB;
+/** Longest file of one: its file system's tables come on top of what it holds. */
+export const SCRATCH_BYTES_MAX: number = (SCRATCH_MIB_MAX + 256) * KIB * KIB;
 /** Sizes of scratch drives whose first blocks are kept at hand: up to 700 KB each. */
 export const SCRATCH_TEMPLATES_MAX = 8;
 /** Console output of one guest taken in one go. */

@@ -66,6 +66,8 @@ export interface MicroVmStats {
   readonly memoryBytes: number;
   /** Host CPU time used so far, in microseconds. */
   readonly cpuTimeUs: number;
+  /** Bytes of the host's disk that its scratch drives take. */
+  readonly scratchBytes: number;
 }
 
 /**
@@ -106,6 +108,13 @@ export interface MicroVm extends AsyncDisposable {
    * CPUs, so it may be moved to another one, now or while it works.
    */
   setBusy(busy: boolean): void;
+  /**
+   * Lets the guest write to its scratch drives, or not: then each write is an I/O error for it, and what it has written can
+   * still be read. Throws when the host does not allow that.
+   */
+  setScratchWritable(writable: boolean): void;
+  /** Bytes of the host's disk that its scratch drives take; 0 when it is gone. */
+  scratchBytes(): Promise<number>;
   /** Stops all of the guest's CPUs. Its memory stays. */
   pause(): Promise<void>;
   resume(): Promise<void>;

@@ -36,6 +36,7 @@ interface Binding {
   sendSignal(pidfd: number, signal: number): number;
   receiveViolation(listener: number, bytes: Uint8Array): number;
   setAffinity(tasks: Int32Array, cpu: number): number;
+  limitFiles(tasks: Int32Array, user: number, bytes: number): number;
   prioritize(nice: number, sliceNs: number): number;
   listen(path: string): number;
   bindDatagram(path: string): number;

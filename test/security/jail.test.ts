@@ -94,6 +94,7 @@ const forbidden: readonly (string | readonly [attempt: string, call: string])[] 
   ["ioctl-clone-file", "ioctl(0x0, 0x40049409"],
   ["fcntl-pipe-size", "fcntl(0x1, 0x407"],
   ["execveat-path", "execveat("],
+  ["files-limit:", "prlimit64(0x0, 0x7"],
   ["x32-getpid", "number 39 of another ABI"],
   ["int80-getpid", "number 20 of another ABI"],
   ["no-such-call", "number 4000"],
@@ -136,7 +137,6 @@ const refused: readonly (readonly [attempt: string, answer: RegExp])[] = [
   ["connect-abstract:", /^ECONNREFUSED$/],
   ["kill:2", /^ESRCH$/],
   ["kill:-1", /^ESRCH$/],
-  ["files-limit:", /^EPERM$/],
 ];
 
 test("what a jail must not have is not there", async () => {

@@ -197,9 +197,9 @@ static void fill(unsigned long mib) {
     static char block[1 << 20];
     size_t written = 0;
     int f = open("/tmp/fill", O_CREAT | O_RDWR | O_TRUNC, 0600);
-    ssize_t n = 0;
+    ssize_t n = f < 0 ? -1 : 0;
     memset(block, 'f', sizeof block);
-    while (written < mib << 20 && (n = write(f, block, sizeof block)) > 0) written += (size_t)n;
+    while (n >= 0 && written < mib << 20 && (n = write(f, block, sizeof block)) > 0) written += (size_t)n;
     int write_error = n < 0 ? errno : 0;
     int sync_error = fsync(f) < 0 ? errno : 0;
     size_t back = 0;

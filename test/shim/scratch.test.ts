@@ -1,9 +1,10 @@
 import assert from "node:assert/strict";
 import { execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { DoneField, ConfigureField, FromShim } from "../../src/wire/shim-protocol.ts";
+import { descendants } from "../functional/processes.ts";
 import { ShimGuest, ShimImages } from "./guest.ts";
 
 const MIB = 1024 * 1024;
@@ -106,4 +107,33 @@ test("a full disk of the host is the function's error and nobody else's", async 
   } finally {
     execFileSync("umount", [directory]);
   }
+});
+
+/** Soft limit of a process in bytes (proc_pid_limits(5)). */
+const fileBytesMaxOf = (pid: number): number =>
+  Number(/^Max file size\s+(\d+)/m.exec(readFileSync(`/proc/${String(pid)}/limits`, "utf8"))?.[1]);
+
+test("no file of a guest's kernel is longer than its drive, whatever becomes of that kernel", async () => {
+  await using guest = await ready(32, 32);
+  const { pid } = await guest.vm.stats();
+  const drive = statSync(join(scratchDir, guest.vm.id, "2"));
+  for (const { pid: each, name } of await descendants(pid)) assert.equal(fileBytesMaxOf(each), drive.size, name);
+  assert.deepEqual(await filled(guest, 32), { written: 32 * MIB, write: 0, sync: 0, back: 32 * MIB, read: 0 });
+});
+
+test("a guest that may not write gets errors, keeps what it has, and may write again", async () => {
+  await using guest = await ready(64);
+  assert.equal((await guest.driver.invoke("file-write")).body.toString(), "written");
+  assert.equal((await filled(guest, 8))["sync"], 0);
+  const before = await guest.vm.scratchBytes();
+  guest.vm.setScratchWritable(false);
+  // Its file system writes a directory at once: there is no new file either.
+  const refused = await filled(guest, 48);
+  assert.deepEqual([refused["written"], refused["write"]], [0, EIO]);
+  assert.equal((await guest.driver.invoke("file-read")).body.toString(), "kept");
+  assert.ok((await guest.vm.scratchBytes()) - before < 4 * MIB);
+  guest.vm.setScratchWritable(true);
+  assert.equal((await guest.driver.invoke("file-write")).body.toString(), "written");
+  assert.equal((await guest.driver.invoke("signal 9")).alive, false);
+  assert.equal((await guest.driver.invoke("file-read")).body.toString(), "kept");
 });

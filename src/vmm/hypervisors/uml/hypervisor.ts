@@ -22,7 +22,7 @@ import {
   JAIL_PIDS_MAX,
   MAPPED_MEMORY_BYTES_MORE,
   MICROVM_ID_CHARS_MAX,
-  SCRATCH_MIB_MAX,
+  SCRATCH_BYTES_MAX,
 } from "../../limits.ts";
 import type { Drive, Hypervisor, HypervisorProbe, MicroVm, MicroVmConfig } from "../../microvm.ts";
 import { takeOwnDirectory } from "../../own-directory.ts";
@@ -66,15 +66,16 @@ const checkConfig = (config: MicroVmConfig): void => {
     );
 };
 
+/** The longest drive that it was configured with and may write to; 0 for none. */
+const writableBytesMax = ({ drives }: MicroVmConfig): number =>
+  Math.max(0, ...drives.filter(({ readOnly }) => !readOnly).map(({ path }) => statSync(path).size));
+
 /**
- * The longest file a microVM's process has: its memory, a scratch drive, or a drive it may write to. (How long a scratch
- * drive that is attached later will be is not known yet.)
+ * The longest file a microVM's process has while it boots: its memory, a scratch drive (how long one that is attached later will be
+ * is not known yet), or a drive it may write to. When it has its scratch drive it is held to that one's length.
  */
-const fileBytesMax = ({ memoryMib, drives }: MicroVmConfig): number =>
-  Math.max(
-    Math.max(memoryMib, SCRATCH_MIB_MAX) * MIB,
-    ...drives.filter(({ readOnly }) => !readOnly).map(({ path }) => statSync(path).size),
-  );
+const fileBytesMax = (config: MicroVmConfig): number =>
+  Math.max(config.memoryMib * MIB, SCRATCH_BYTES_MAX, writableBytesMax(config));
 
 interface ServedDevices {
   readonly vsock: VsockDevice;
@@ -282,6 +283,8 @@ export class UmlHypervisor implements Hypervisor {
       directory,
       drives: links,
       scratch,
+      user,
+      writableBytesMax: writableBytesMax(config),
       ownDirectory: entered,
       sharedPath: (image) => this.#sharedPath(image),
       resources: setup.move(),

@@ -1,6 +1,6 @@
 import { randomBytes } from "node:crypto";
 import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
-import { rm } from "node:fs/promises";
+import { rm, stat } from "node:fs/promises";
 
 import type { Clock } from "../../../lib/clock.ts";
 import { emptyExt2, type EmptyFileSystem } from "../../ext2.ts";
@@ -9,6 +9,8 @@ import type { Leftovers } from "./leftovers.ts";
 import { giveToJail, OwnedDirectory } from "./run-directory.ts";
 
 const MIB = 1024 * 1024;
+/** Unit of st_blocks (inode(7)), whatever the file system's own is. */
+const STAT_BLOCK_BYTES = 512;
 /** Where a jail sees its scratch directory. */
 export const SCRATCH = "/scratch";
 
@@ -61,6 +63,9 @@ export class ScratchDirectory implements Disposable {
   readonly #owned: OwnedDirectory;
   readonly #templates: ScratchTemplates;
   readonly #user: number | null;
+  readonly #drives: string[] = [];
+  /** Length of its longest drive. */
+  #driveBytesMax = 0;
 
   /** Makes the directory. `user` is the jail's, null when it is ours. Throws, with nothing left, when the disk is full. */
   constructor(scratchDir: string, id: string, user: number | null, { templates, leftovers }: ScratchServices) {
@@ -80,12 +85,31 @@ export class ScratchDirectory implements Disposable {
       throw new Error(`A scratch drive of ${String(mib)} MiB; 1 to ${String(SCRATCH_MIB_MAX)} may be`);
     const name = String(index);
     try {
-      writeSparse(`${this.path}/${name}`, this.#templates.get(mib));
+      const content = this.#templates.get(mib);
+      writeSparse(`${this.path}/${name}`, content);
+      this.#drives.push(`${this.path}/${name}`);
+      this.#driveBytesMax = Math.max(this.#driveBytesMax, content.bytes);
       if (this.#user !== null) giveToJail(`${this.path}/${name}`, this.#user, 0o660);
     } catch (error) {
       throw new Error(`No scratch drive can be made in ${this.path}: ${messageOf(error)}`, { cause: error });
     }
     return `${SCRATCH}/${name}`;
+  }
+
+  /** Length of its longest drive: nothing in it is to be longer. */
+  get driveBytesMax(): number {
+    return this.#driveBytesMax;
+  }
+
+  /** Bytes of the disk that its drives take; 0 when they are gone. */
+  async bytes(): Promise<number> {
+    const taken = this.#drives.map((drive) =>
+      stat(drive).then(
+        ({ blocks }) => blocks * STAT_BLOCK_BYTES,
+        () => 0,
+      ),
+    );
+    return (await Promise.all(taken)).reduce((sum, bytes) => sum + bytes, 0);
   }
 
   /** As disposing, but without holding up others while the disk frees what may be gigabytes. */

@@ -1,5 +1,6 @@
 import { constants } from "node:os";
 
+import { ResourceLimit } from "../../native.ts";
 import { describeViolation, type AllowedCall, type FilterRules, type Violation } from "../../jail/seccomp.ts";
 import type { MicroVmExit } from "../../microvm.ts";
 
@@ -72,6 +73,8 @@ const checked: readonly AllowedCall[] = [
       { argument: 1, oneOf: [SOCK_STREAM, SOCK_DGRAM] },
     ],
   },
+  // Of its own limits it looks at these two: how long its files may be is the host's to say, at any time.
+  { name: "prlimit64", checks: [{ argument: 1, oneOf: [ResourceLimit.stackBytes, ResourceLimit.coreBytes] }] },
   { name: "ioctl", checks: [{ argument: 1, oneOf: Object.values(IOCTL) }] },
   { name: "prctl", checks: [{ argument: 0, oneOf: Object.values(PRCTL) }] },
   { name: "arch_prctl", checks: [{ argument: 0, oneOf: Object.values(ARCH_PRCTL) }] },
@@ -89,7 +92,7 @@ const UNCHECKED = `
   futex restart_syscall rt_sigsuspend
   wait4 getpid getppid gettid getpgrp setsid sched_yield exit exit_group
   rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack
-  set_tid_address set_robust_list rseq prlimit64 uname getrandom getcpu
+  set_tid_address set_robust_list rseq uname getrandom getcpu
 `;
 
 export const UML_RULES: FilterRules = {

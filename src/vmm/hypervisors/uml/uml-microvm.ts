@@ -11,7 +11,7 @@ import type { WeightPart } from "../../jail/group-weight.ts";
 import type { VsockDevice } from "../../devices/vsock.ts";
 import { FREEZE_TIMEOUT_MS, MOVE_AGAIN_MS, REAP_TIMEOUT_MS, UBD_DEVICES_MAX } from "../../limits.ts";
 import type { CpuShare, Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats } from "../../microvm.ts";
-import { native } from "../../native.ts";
+import { checked, native } from "../../native.ts";
 import { Watch } from "../../poller.ts";
 import type { MemoryMappings } from "../../transports/memory-mappings.ts";
 import { parentOf, signalProcess } from "../../signal-process.ts";
@@ -54,6 +54,10 @@ export interface UmlParts {
   readonly directory: RunDirectory;
   readonly drives: DriveDirectory;
   readonly scratch: ScratchDirectory;
+  /** The jail's user; null for ours. */
+  readonly user: number | null;
+  /** Length of the longest drive of the configuration that it may write to; 0 for none. */
+  readonly writableBytesMax: number;
   /** Descriptor of the jail's own directory, where the kernel makes its console's socket; null when it never began. */
   readonly ownDirectory: Promise<number | null>;
   /** Where the jail sees an image that needs no link; null for any other. */
@@ -175,13 +179,27 @@ export class UmlMicroVm implements MicroVm {
 
   async attachScratch(mib: number): Promise<GuestDevice> {
     const { driveCount, scratch } = this.#parts;
-    if (mib === this.#readyScratchMib) {
-      this.#readyScratchMib = null;
-      return ubdDevice(driveCount);
-    }
-    const index = this.#takeDrive();
-    await this.#command(`config ubd${String(index)}d=${scratch.add(mib, index)}`);
+    const isReady = mib === this.#readyScratchMib;
+    const index = isReady ? driveCount : this.#takeDrive();
+    if (isReady) this.#readyScratchMib = null;
+    else await this.#command(`config ubd${String(index)}d=${scratch.add(mib, index)}`);
+    // Its kernel has what memory it needs: from here on no file of it is longer than its drives are.
+    this.setScratchWritable(true);
     return ubdDevice(index);
+  }
+
+  setScratchWritable(writable: boolean): void {
+    if (this.#ended) return;
+    const { scratch, user, writableBytesMax } = this.#parts;
+    const bytesMax = writable ? Math.max(scratch.driveBytesMax, writableBytesMax) : 0;
+    checked(
+      `Limit the files of microVM ${this.id}`,
+      native().limitFiles(Int32Array.from(this.#tasks()), user ?? -1, bytesMax),
+    );
+  }
+
+  scratchBytes(): Promise<number> {
+    return this.#ended ? Promise.resolve(0) : this.#parts.scratch.bytes();
   }
 
   #takeDrive(): number {
@@ -237,7 +255,14 @@ export class UmlMicroVm implements MicroVm {
     const { cpu } = this;
     const memory = cgroup?.memoryBytes() ?? null;
     const cpuTimeUs = cgroup?.cpuTimeUs() ?? 0;
-    return { pid, cpu, cpuTimeUs, memoryBytes: memory ?? (await proportionalBytes(await processTree(pid))) };
+    const scratchBytes = await this.scratchBytes();
+    return {
+      pid,
+      cpu,
+      cpuTimeUs,
+      scratchBytes,
+      memoryBytes: memory ?? (await proportionalBytes(await processTree(pid))),
+    };
   }
 
   outOfHostMemory(): string | null {
