@@ -4,7 +4,7 @@ import { once } from "node:events";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { lambdaClient } from "../src/cli/client.ts";
-import { REGION_DEFAULT } from "../src/daemon/settings.ts";
+import { readCredentials, REGION_DEFAULT } from "../src/daemon/settings.ts";
 
 const MAIN = fileURLToPath(new URL("../src/cli/main.ts", import.meta.url));
 const STOP_MS_MAX = 30_000;
@@ -27,11 +27,9 @@ export const startHearth = async (dataDir: string, ...options: readonly string[]
   const announced = once(createInterface({ input: child.stdout }), "line") as Promise<[string]>;
   const line = await Promise.race([announced.then(([text]) => text), exited.then(() => null)]);
   if (line === null || child.pid === undefined) throw new Error("hearth up ended before it served");
-  const { endpoint, ...credentials } = JSON.parse(line) as {
-    readonly endpoint: string;
-    readonly accessKeyId: string;
-    readonly secretAccessKey: string;
-  };
+  const { endpoint } = JSON.parse(line) as { readonly endpoint: string };
+  const credentials = readCredentials(dataDir);
+  if (credentials === null) throw new Error(`${dataDir} has no keys`);
   const client = lambdaClient({ endpoint, credentials, dataDir, region: REGION_DEFAULT });
   return {
     client,

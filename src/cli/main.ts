@@ -4,6 +4,7 @@ import { demoCommand } from "./commands/demo.ts";
 import { deployCommand } from "./commands/deploy.ts";
 import { doctorCommand } from "./commands/doctor.ts";
 import { invokeCommand } from "./commands/invoke.ts";
+import { keysCommand } from "./commands/keys.ts";
 import { logsCommand } from "./commands/logs.ts";
 import { lsCommand } from "./commands/ls.ts";
 import { rmCommand } from "./commands/rm.ts";
@@ -31,6 +32,7 @@ const program = (): Command => {
     logsCommand(),
     lsCommand(),
     rmCommand(),
+    keysCommand(),
     topCommand(),
     doctorCommand(),
     vmCommand(),

@@ -29,6 +29,10 @@ export const command = (name: string, summary: string, examples: readonly string
     .showHelpAfterError(`(see \`hearth help ${name}\`)`)
     .addHelpText("after", `\nExamples:\n${examples.map((example) => `  $ ${example}`).join("\n")}`);
 
+/** A command that only holds others, whose options are theirs. */
+export const commandGroup = (name: string, summary: string): Command =>
+  new Command(name).summary(summary).description(`${summary}.`).showHelpAfterError(`(see \`hearth help ${name}\`)`);
+
 /** A command that talks to a running Hearth. */
 export const clientCommand = (name: string, summary: string, examples: readonly string[]): Command =>
   command(name, summary, examples)

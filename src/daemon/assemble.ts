@@ -112,7 +112,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
   const frontend = stack.use(
     await startFrontend({
       listen: options.listen,
-      auth: options.auth === "none" ? "none" : [options.credentials],
+      auth: options.auth === "none" ? "none" : options.keys,
       allowedHosts: options.allowedHosts,
       config: {
         instance: INSTANCE,

@@ -4,6 +4,7 @@ import type { NetworkMode, ReusePolicy } from "../wire/slot.ts";
 import type { DrivePages } from "../vmm/config.ts";
 import type { CpuPolicy } from "../worker/cpu-share.ts";
 import type { AddressRange } from "../worker/network/address-range.ts";
+import type { Keys } from "../frontend/frontend.ts";
 import type { Address } from "./settings.ts";
 
 export const HYPERVISORS = ["auto", "uml", "kvm", "firecracker"] as const;
@@ -20,7 +21,7 @@ export interface HearthOptions {
   readonly auth: "sigv4" | "none";
   /** Names besides the address that requests may be for when `auth` is `none`. */
   readonly allowedHosts: readonly string[];
-  readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string };
+  readonly keys: Keys;
   readonly accountId: string;
   readonly region: string;
   readonly hypervisor: HypervisorChoice;

@@ -7,6 +7,8 @@ import { serveControl } from "./control.ts";
 import { loadOrCreateCredentials } from "./credentials.ts";
 import { CliError } from "./errors.ts";
 import type { HearthOptions, RunningHearth } from "./hearth-options.ts";
+import type { NamedKey } from "./key-file.ts";
+import { KeyRing } from "./key-ring.ts";
 import { lockDataDirectory } from "./lock.ts";
 import { serveMetrics } from "./metrics-server.ts";
 import type { MetricsServer } from "./metrics-server.ts";
@@ -19,21 +21,23 @@ export interface HostedHearth extends AsyncDisposable {
   readonly endpoint: string;
   /** Where the metrics are; null when they are not served. */
   readonly metricsUrl: string | null;
-  readonly credentials: HearthOptions["credentials"];
+  /** The key of this machine's commands. */
+  readonly credentials: NamedKey;
+  /** Where all keys are: a credentials file as AWS's tools read it. */
+  readonly credentialsFile: string;
 }
 
 /** Starts a Hearth in this process. Throws a CliError when the data directory or the port is taken. */
-export const hostHearth = async (wanted: Omit<HearthOptions, "credentials">): Promise<HostedHearth> => {
+export const hostHearth = async (wanted: Omit<HearthOptions, "keys">): Promise<HostedHearth> => {
   await using started = new AsyncDisposableStack();
   started.use(lockDataDirectory(wanted.dataDir));
   // Loaded here, because only who serves needs it: the client commands start in half the time without.
   const { assembleHearth } = await import("./assemble.ts");
   const unprivileged = prioritizeLoop();
   if (unprivileged !== null) wanted.log.warn(unprivileged);
-  const credentials = await loadOrCreateCredentials(wanted.dataDir);
-  const hearth = started.use(
-    await assembleHearth({ ...wanted, credentials }).catch(explainListen(wanted.listen, "--listen")),
-  );
+  const credentials = await loadOrCreateCredentials(wanted.dataDir, systemClock.wallMs());
+  const keys = started.use(new KeyRing(wanted.dataDir, systemClock, wanted.log));
+  const hearth = started.use(await assembleHearth({ ...wanted, keys }).catch(explainListen(wanted.listen, "--listen")));
   const endpoint = urlOf(hearth.address);
   const metrics = await listenMetrics(wanted, hearth);
   if (metrics !== null) started.use(metrics);
@@ -43,7 +47,15 @@ export const hostHearth = async (wanted: Omit<HearthOptions, "credentials">): Pr
   started.use(await serveControl(wanted.dataDir, hearth, endpoint, systemClock));
   const owned = started.move();
   const metricsUrl = metrics === null ? null : `${urlOf(metrics.address)}/metrics`;
-  return { hearth, endpoint, metricsUrl, credentials, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+  const { credentials: credentialsFile } = dataFiles(wanted.dataDir);
+  return {
+    hearth,
+    endpoint,
+    metricsUrl,
+    credentials,
+    credentialsFile,
+    [Symbol.asyncDispose]: () => owned.disposeAsync(),
+  };
 };
 
 /** A Hearth with everything at its default on a free port of the loopback: for `demo` and the benches. */

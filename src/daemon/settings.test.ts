@@ -30,17 +30,17 @@ test("addresses", () => {
 
 test("keys: made once, for the owner alone", async () => {
   await using directory = await temporary();
-  const made = await loadOrCreateCredentials(directory.path);
+  const made = await loadOrCreateCredentials(directory.path, 0);
   assert.match(made.accessKeyId, /^AKIA[0-9A-F]{16}$/);
   assert.equal(made.secretAccessKey.length, 40);
-  assert.deepEqual(await loadOrCreateCredentials(directory.path), made);
+  assert.deepEqual(await loadOrCreateCredentials(directory.path, 0), made);
   assert.equal((await stat(dataFiles(directory.path).credentials)).mode & 0o777, 0o600);
 });
 
 test("a named endpoint goes with the variables, a found one with the directory's keys", async () => {
   await using directory = await temporary();
   const dataDir = directory.path;
-  const own = await loadOrCreateCredentials(dataDir);
+  const own = await loadOrCreateCredentials(dataDir, 0);
   await writeFile(dataFiles(dataDir).endpoint, "http://127.0.0.1:4321\n");
   const env = { AWS_ACCESS_KEY_ID: "theirs", AWS_SECRET_ACCESS_KEY: "s", AWS_REGION: "eu-west-1" };
   const found = clientSettings({ dataDir }, env);

@@ -3,6 +3,7 @@ import { homedir } from "node:os";
 import { join, resolve } from "node:path";
 import { isLoopbackAddress } from "../lib/loopback.ts";
 import { usageError } from "./errors.ts";
+import { KEY_NAME_DEFAULT, readKeyFile } from "./key-file.ts";
 
 /** Where set-up puts the guest's images. */
 export const IMAGES_DIRECTORY: string = new URL("../../build/images", import.meta.url).pathname;
@@ -43,11 +44,22 @@ export const dataFiles = (
   dataDir: string,
 ): Readonly<
   Record<
-    "credentials" | "endpoint" | "lock" | "pid" | "control" | "logs" | "database" | "code" | "drives" | "scratch",
+    | "credentials"
+    | "keyUses"
+    | "endpoint"
+    | "lock"
+    | "pid"
+    | "control"
+    | "logs"
+    | "database"
+    | "code"
+    | "drives"
+    | "scratch",
     string
   >
 > => ({
   credentials: join(dataDir, "credentials"),
+  keyUses: join(dataDir, "key-uses.json"),
   endpoint: join(dataDir, "endpoint"),
   lock: join(dataDir, "lock"),
   pid: join(dataDir, "hearth.pid"),
@@ -80,20 +92,10 @@ export interface ClientSettings {
   readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string };
 }
 
-/** Keys as they stand in the data directory: the format of AWS's shared credentials file. null when there are none. */
+/** The key in the data directory that this machine's commands use: `default`, else the first. null when there is none. */
 export const readCredentials = (dataDir: string): ClientSettings["credentials"] | null => {
-  const file = dataFiles(dataDir).credentials;
-  if (!existsSync(file)) return null;
-  let text: string;
-  try {
-    text = readFileSync(file, "utf8");
-  } catch {
-    return null;
-  }
-  const value = (name: string): string | undefined => new RegExp(`^${name}\\s*=\\s*(\\S+)`, "m").exec(text)?.[1];
-  const accessKeyId = value("aws_access_key_id");
-  const secretAccessKey = value("aws_secret_access_key");
-  return accessKeyId === undefined || secretAccessKey === undefined ? null : { accessKeyId, secretAccessKey };
+  const keys = readKeyFile(dataFiles(dataDir).credentials);
+  return keys.find(({ name }) => name === KEY_NAME_DEFAULT) ?? keys[0] ?? null;
 };
 
 /**

@@ -16,6 +16,19 @@ export interface Credentials {
   readonly secretAccessKey: string;
 }
 
+/** The keys that may sign; which they are may change at any time. */
+export interface Keys {
+  secretOf(accessKeyId: string): string | undefined;
+  /** A request was proven to be signed with it. */
+  used(accessKeyId: string): void;
+}
+
+/** Keys that never change. */
+export const fixedKeys = (credentials: readonly Credentials[]): Keys => {
+  const secrets = new Map(credentials.map(({ accessKeyId, secretAccessKey }) => [accessKeyId, secretAccessKey]));
+  return { secretOf: (accessKeyId) => secrets.get(accessKeyId), used: () => undefined };
+};
+
 export interface RequestHead {
   readonly method: string;
   /** Path and query exactly as they came: the signature covers their encoding. */
@@ -218,15 +231,15 @@ const deriveKey = (secret: string, scope: string): KeyObject => {
 
 /** Signing keys by key id and scope. Only scopes that passed the checks come here: one a day. */
 class SigningKeys {
-  readonly #secrets: ReadonlyMap<string, string>;
-  readonly #derived = new Map<string, KeyObject>();
+  readonly #keys: Keys;
+  readonly #derived = new Map<string, { readonly secret: string; readonly key: KeyObject }>();
 
-  constructor(credentials: readonly Credentials[]) {
-    this.#secrets = new Map(credentials.map(({ accessKeyId, secretAccessKey }) => [accessKeyId, secretAccessKey]));
+  constructor(keys: Keys) {
+    this.#keys = keys;
   }
 
   get(scope: Scope): KeyObject {
-    const secret = this.#secrets.get(scope.accessKeyId);
+    const secret = this.#keys.secretOf(scope.accessKeyId);
     if (secret === undefined) {
       throw new ServiceError(
         "UnrecognizedClientException",
@@ -236,10 +249,10 @@ class SigningKeys {
     }
     const name = `${scope.accessKeyId}/${scope.text}`;
     const known = this.#derived.get(name);
-    if (known !== undefined) return known;
+    if (known?.secret === secret) return known.key;
     if (this.#derived.size >= SIGNING_KEYS_MAX) this.#derived.clear();
     const key = deriveKey(secret, scope.text);
-    this.#derived.set(name, key);
+    this.#derived.set(name, { secret, key });
     return key;
   }
 }
@@ -286,11 +299,11 @@ const sameSignature = (expected: Buffer, given: string): boolean =>
  * before the body is read; of every other the signature is checked together with the body.
  */
 export const sigV4Authenticator = (options: {
-  readonly credentials: readonly Credentials[];
+  readonly keys: Keys;
   readonly region: string;
   readonly nowMs: () => number;
 }): Authenticator => {
-  const keys = new SigningKeys(options.credentials);
+  const keys = new SigningKeys(options.keys);
   return (head) => {
     const at = head.url.indexOf("?");
     const path = at < 0 ? head.url : head.url.slice(0, at);
@@ -305,6 +318,7 @@ export const sigV4Authenticator = (options: {
     const checkSignature = (payloadHash: string): void => {
       const text = `${ALGORITHM}\n${claim.date}\n${scope.text}\n${hash("sha256", canonical + payloadHash, "hex")}`;
       if (!sameSignature(hmac(key, text), claim.signature)) throw mismatch();
+      options.keys.used(scope.accessKeyId);
     };
     const { accessKeyId } = scope;
     const { payloadHash } = claim;

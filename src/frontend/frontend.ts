@@ -4,7 +4,7 @@ import { JsonReader } from "./api/json.ts";
 import type { ApiServices } from "./api/context.ts";
 import { AsyncQueue } from "./async-queue.ts";
 import { sigV4Authenticator } from "./auth.ts";
-import type { Authenticator, Credentials } from "./auth.ts";
+import type { Authenticator, Keys } from "./auth.ts";
 import { FunctionCache } from "./function-cache.ts";
 import { Bodies } from "./http/bodies.ts";
 import { Draining } from "./http/draining.ts";
@@ -17,14 +17,15 @@ import { buildServer } from "./server.ts";
 import type { Dependencies } from "./services.ts";
 import type { HttpReading } from "../telemetry/index.ts";
 
-export type { Credentials } from "./auth.ts";
+export { fixedKeys } from "./auth.ts";
+export type { Credentials, Keys } from "./auth.ts";
 export { REUSE_TAG } from "./function-cache.ts";
 export type { Dependencies, FrontendConfig } from "./services.ts";
 
 export interface FrontendOptions extends Dependencies {
   readonly listen: { readonly host: string; readonly port: number };
   /** The keys that may sign, or `none`: whoever reaches the address may do everything. */
-  readonly auth: readonly Credentials[] | "none";
+  readonly auth: Keys | "none";
   /** Without authentication: names besides the address that the service is called by. */
   readonly allowedHosts?: readonly string[];
   /** Connections at once; what the service needs for itself is not among them. */
@@ -52,7 +53,7 @@ export interface Frontend extends AsyncDisposable {
 const authenticatorOf = ({ auth, config, listen, clock, allowedHosts = [] }: FrontendOptions): Authenticator =>
   auth === "none"
     ? openAuthenticator(listen.host, allowedHosts)
-    : sigV4Authenticator({ credentials: auth, region: config.region, nowMs: () => clock.wallMs() });
+    : sigV4Authenticator({ keys: auth, region: config.region, nowMs: () => clock.wallMs() });
 
 const servicesOf = (options: FrontendOptions): ApiServices => {
   const { clock } = options;

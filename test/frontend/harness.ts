@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { LambdaClient } from "@aws-sdk/client-lambda";
 import { ZipFile } from "yazl";
 import { systemClock } from "../../src/lib/clock.ts";
-import { startFrontend } from "../../src/frontend/frontend.ts";
+import { fixedKeys, startFrontend } from "../../src/frontend/frontend.ts";
 import type { Clock } from "../../src/lib/clock.ts";
 import { systemIds } from "../../src/lib/ids.ts";
 import type { Frontend, FrontendOptions } from "../../src/frontend/frontend.ts";
@@ -51,7 +51,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
   const echo = new Echo();
   const frontend = await startFrontend({
     listen: { host: options.host ?? "127.0.0.1", port: 0 },
-    auth: options.auth ?? [KEYS],
+    auth: options.auth ?? fixedKeys([KEYS]),
     clock: options.clock ?? systemClock,
     ids: systemIds,
     ...(options.allowedHosts === undefined ? {} : { allowedHosts: options.allowedHosts }),

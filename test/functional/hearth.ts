@@ -10,6 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { getControl, getSlots } from "../../src/daemon/control.ts";
 import type { RunningHearth } from "../../src/daemon/hearth-options.ts";
+import { readCredentials } from "../../src/daemon/settings.ts";
 import { logFilesOf, parseStoredRecord } from "../../src/telemetry/index.ts";
 import { SLOTS_MEASURE_MS } from "../../src/wire/limits.ts";
 import type { SlotInfo } from "../../src/wire/slot.ts";
@@ -25,7 +26,7 @@ const DRAIN_S = "8";
 
 const namesOf = (processes: readonly ProcessIdentity[]): string => processes.map((each) => each.name).join(", ");
 
-/** What `hearth up --json` says when it serves. */
+/** What `hearth up --json` says when it serves, and the secret that it does not say. */
 interface Announcement {
   readonly endpoint: string;
   /** null without `--metrics`. */
@@ -86,7 +87,9 @@ export class TestHearth implements AsyncDisposable {
       signal: AbortSignal.timeout(START_MS_MAX),
     });
     const [line] = (await Promise.race([first, ended])) as [string];
-    this.#announcement = JSON.parse(line) as Announcement;
+    const credentials = readCredentials(this.dataDir);
+    if (credentials === null) throw new Error(`${this.dataDir} has no keys`);
+    this.#announcement = { ...(JSON.parse(line) as Omit<Announcement, "secretAccessKey">), ...credentials };
     const left = await gone(this.#orphans.splice(0), STOP_MS_MAX);
     if (left.length > 0) throw new Error(`a killed Hearth's processes outlive the next start: ${namesOf(left)}`);
   }

@@ -251,28 +251,35 @@ const drainOn = async (stop: Promise<string>, hosted: HostedHearth, drainS: numb
 };
 
 const announce = (output: Output, hosted: HostedHearth, options: UpOptions): void => {
-  const { endpoint, metricsUrl, credentials, hearth } = hosted;
+  const { endpoint, metricsUrl, credentials, credentialsFile, hearth } = hosted;
   output.data({
     endpoint,
     metricsUrl,
-    ...credentials,
+    accessKeyId: credentials.accessKeyId,
+    credentialsFile,
     region: options.region,
     hypervisor: hearth.hypervisor,
     network: hearth.network,
     pid: process.pid,
   });
   const { bold, dim, green } = output.colours;
-  const keys = options.auth === "none" ? { accessKeyId: "any", secretAccessKey: "any" } : credentials;
   output.line(`${green("●")} ${bold("Hearth")} serves the Lambda API at ${bold(endpoint)}`);
   output.line(dim(`  microVMs by ${hearth.hypervisor.name}: ${hearth.hypervisor.reason}`));
   if (metricsUrl !== null) output.line(dim(`  metrics for Prometheus: ${metricsUrl}`));
   output.line(dim(`  network of functions: ${hearth.network.mode} (${hearth.network.reason})`));
   output.line("\nFor the AWS CLI and every SDK, paste:");
-  output.line(`  export AWS_ACCESS_KEY_ID=${keys.accessKeyId} AWS_SECRET_ACCESS_KEY=${keys.secretAccessKey}`);
+  output.line(`  export ${keyVariables(output, hosted, options)}`);
   output.line(
     `  export AWS_REGION=${options.region} AWS_DEFAULT_REGION=${options.region} AWS_ENDPOINT_URL_LAMBDA=${endpoint}`,
   );
   output.line(
     dim(`\n  An AWS CLI older than 2.13 needs --endpoint-url ${endpoint} with every call. Ctrl-C stops Hearth.`),
   );
+};
+
+/** Variables that give the AWS tools the keys. A secret is shown on a terminal only: what is no terminal may be a log. */
+const keyVariables = (output: Output, { credentials, credentialsFile }: HostedHearth, options: UpOptions): string => {
+  if (options.auth === "none") return "AWS_ACCESS_KEY_ID=any AWS_SECRET_ACCESS_KEY=any";
+  if (!output.terminal) return `AWS_SHARED_CREDENTIALS_FILE=${credentialsFile} AWS_PROFILE=${credentials.name}`;
+  return `AWS_ACCESS_KEY_ID=${credentials.accessKeyId} AWS_SECRET_ACCESS_KEY=${credentials.secretAccessKey}`;
 };
