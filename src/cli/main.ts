@@ -13,6 +13,8 @@ import { testCommand } from "./commands/test.ts";
 import { topCommand } from "./commands/top.ts";
 import { upCommand } from "./commands/up.ts";
 import { vmCommand } from "./commands/vm.ts";
+import { inspect } from "node:util";
+import { visible } from "../lib/visible.ts";
 import { describeError, EXIT_FAILURE, EXIT_OK, EXIT_USAGE } from "../daemon/errors.ts";
 import { version } from "../daemon/settings.ts";
 
@@ -54,8 +56,8 @@ const fail = (error: unknown): number => {
   // Commander has printed already; help and version asked for are no errors.
   if (error instanceof CommanderError) return error.exitCode === 0 ? EXIT_OK : EXIT_USAGE;
   const { message, hint, exitCode } = describeError(error);
-  process.stderr.write(`hearth: ${message}\n${hint === null ? "" : `        ${hint}\n`}`);
-  if ((process.env["HEARTH_DEBUG"] ?? "") !== "") console.error(error);
+  process.stderr.write(visible(`hearth: ${message}\n${hint === null ? "" : `        ${hint}\n`}`));
+  if ((process.env["HEARTH_DEBUG"] ?? "") !== "") process.stderr.write(`${visible(inspect(error))}\n`);
   return exitCode;
 };
 

@@ -1,4 +1,5 @@
 import pc from "picocolors";
+import { visibleButColours, visibleJson } from "../lib/visible.ts";
 
 /** What a command may ask of the terminal. */
 export interface Output {
@@ -7,7 +8,7 @@ export interface Output {
   /** stdout is a terminal. */
   readonly terminal: boolean;
   readonly colours: ReturnType<typeof pc.createColors>;
-  /** A line on stdout, for people; silent with --json. */
+  /** A line on stdout, for people; silent with --json. Nothing in it but our colours commands a terminal. */
   line(text?: string): void;
   /** A line on stderr: progress and warnings, for people; silent with --json. */
   note(text: string): void;
@@ -24,13 +25,13 @@ export const createOutput = (json: boolean): Output => {
     terminal,
     colours: pc.createColors(terminal && !noColour),
     line: (text = "") => {
-      if (!json) process.stdout.write(`${text}\n`);
+      if (!json) process.stdout.write(`${visibleButColours(text)}\n`);
     },
     note: (text) => {
-      if (!json) process.stderr.write(`${text}\n`);
+      if (!json) process.stderr.write(`${visibleButColours(text)}\n`);
     },
     data: (value) => {
-      if (json) process.stdout.write(`${JSON.stringify(value)}\n`);
+      if (json) process.stdout.write(`${visibleJson(value)}\n`);
     },
   };
 };

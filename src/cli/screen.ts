@@ -3,6 +3,8 @@
  * (`CSI ? 1049 h`), the cursor hidden, keys read one by one.
  */
 
+import { visibleButColours } from "../lib/visible.ts";
+
 const ENTER = "\u001b[?1049h\u001b[?25l\u001b[2J";
 const LEAVE = "\u001b[?25h\u001b[?1049l";
 const HOME = "\u001b[H";
@@ -46,7 +48,7 @@ export class Screen implements Disposable {
 
   /** Shows these lines and nothing else. Written over what was there, not cleared before: it does not flicker. */
   show(lines: readonly string[]): void {
-    const text = lines.map((line) => `${line}${RESET}${CLEAR_LINE}`).join("\r\n");
+    const text = lines.map((line) => `${visibleButColours(line)}${RESET}${CLEAR_LINE}`).join("\r\n");
     process.stdout.write(`${HOME}${text}${CLEAR_BELOW}`);
   }
 

@@ -1,4 +1,15 @@
+import { Writable } from "node:stream";
 import pretty from "pino-pretty";
+import { visibleButColours } from "../lib/visible.ts";
+
+/** Hands on at once what it gets, with what would command a terminal written out: a guest's console is in it, too. */
+const visibleOn = (destination: NodeJS.WritableStream): Writable =>
+  new Writable({
+    write: (chunk: Buffer, _encoding, done) => {
+      destination.write(visibleButColours(chunk.toString("utf8")));
+      done();
+    },
+  });
 
 /** Turns pino's JSON lines into readable ones on `destination`, in order and at once. */
 export const pinoPretty = (destination: NodeJS.WritableStream, colours: boolean): NodeJS.WritableStream =>
@@ -8,5 +19,5 @@ export const pinoPretty = (destination: NodeJS.WritableStream, colours: boolean)
     ignore: "pid,hostname",
     singleLine: true,
     sync: true,
-    destination,
+    destination: visibleOn(destination),
   });

@@ -4,6 +4,7 @@ import { Option } from "commander";
 import type { Command } from "commander";
 import { readFile } from "node:fs/promises";
 import { buffer } from "node:stream/consumers";
+import { visible } from "../../lib/visible.ts";
 import { lambdaClient } from "../client.ts";
 import { EXIT_FAILURE, usageError } from "../../daemon/errors.ts";
 import { clientCommand, outputOf, settingsOf } from "../program.ts";
@@ -16,6 +17,7 @@ interface InvokeOptions extends ClientOptions {
   readonly tail?: boolean;
   readonly log?: boolean;
   readonly clientContext?: string;
+  readonly raw?: boolean;
 }
 
 /** `hearth invoke`: one invocation. The answer goes to stdout; a function's error to stderr, with exit code 1. */
@@ -32,6 +34,7 @@ export const invokeCommand = (): Command =>
     .option("--async", "queue the event and do not wait for the answer")
     .option("--tail", "print the last 4 KB of the invocation's log to stderr")
     .addOption(new Option("--log", "the same as --tail").hideHelp())
+    .option("--raw", "answer and log as they are on a terminal, too; else what would command it is written out (\\x1b)")
     .option("--client-context <json>", "ClientContext that the function gets")
     .action(run);
 
@@ -53,18 +56,21 @@ const run = async (name: string, options: InvokeOptions): Promise<void> => {
   client.destroy();
   const text = Buffer.from(answer.Payload ?? []).toString();
   if (output.json) output.data(describe(answer, text));
-  else print(answer, text, options.async === true);
+  else print(answer, text, options);
   if (answer.FunctionError !== undefined) process.exitCode = EXIT_FAILURE;
 };
 
-const print = (answer: InvokeCommandOutput, text: string, queued: boolean): void => {
-  if (answer.LogResult !== undefined) process.stderr.write(Buffer.from(answer.LogResult, "base64"));
-  if (queued) {
+const print = (answer: InvokeCommandOutput, text: string, { async: queued, raw }: InvokeOptions): void => {
+  // A pipe or a file gets the bytes; a terminal would obey some of them.
+  const write = (stream: NodeJS.WriteStream, bytes: Uint8Array | string): void => {
+    stream.write(stream.isTTY && raw !== true ? visible(Buffer.from(bytes).toString()) : bytes);
+  };
+  if (answer.LogResult !== undefined) write(process.stderr, Buffer.from(answer.LogResult, "base64"));
+  if (queued === true) {
     process.stdout.write(`Queued as ${answer.$metadata.requestId ?? "an event"}.\n`);
     return;
   }
-  const stream = answer.FunctionError === undefined ? process.stdout : process.stderr;
-  stream.write(`${text}\n`);
+  write(answer.FunctionError === undefined ? process.stdout : process.stderr, `${text}\n`);
 };
 
 const describe = (answer: InvokeCommandOutput, text: string): Readonly<Record<string, unknown>> => ({

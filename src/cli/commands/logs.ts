@@ -4,6 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { logFilesOf, LogReader } from "../../telemetry/index.ts";
 import type { StoredRecord } from "../../telemetry/index.ts";
 import { CliError, usageError } from "../../daemon/errors.ts";
+import { visible } from "../../lib/visible.ts";
 import type { Output } from "../output.ts";
 import { command, dataDirOption, outputOf, wholeNumber } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
@@ -14,6 +15,7 @@ interface LogsOptions extends CommonOptions {
   readonly follow?: boolean;
   readonly since?: string;
   readonly lines?: number;
+  readonly raw?: boolean;
 }
 
 const LINES_MAX = 1_000_000;
@@ -31,6 +33,7 @@ export const logsCommand = (): Command =>
     .option("-f, --follow", "go on printing what is added")
     .option("--since <when>", "only records younger than this: 30s, 15m, 2h, 7d, or a date")
     .option("-n, --lines <count>", "so many of the last records", wholeNumber(0, LINES_MAX))
+    .option("--raw", "the text alone and as it was written; else what would command a terminal is written out (\\x1b)")
     .addOption(dataDirOption())
     .action(run);
 
@@ -58,26 +61,30 @@ const run = async (name: string, options: LogsOptions): Promise<void> => {
     kept.push(...records.filter((record) => record.timeMs >= sinceMs));
     if (options.lines !== undefined) kept = options.lines === 0 ? [] : kept.slice(-options.lines);
   }
-  for (const record of kept) print(output, record);
-  if (options.follow === true) await follow(output, reader, sinceMs);
+  for (const record of kept) print(output, record, options.raw === true);
+  if (options.follow === true) await follow(output, reader, sinceMs, options.raw === true);
 };
 
-const print = (output: Output, record: StoredRecord): void => {
+const print = (output: Output, record: StoredRecord, raw: boolean): void => {
+  if (raw) {
+    process.stdout.write(record.text.endsWith("\n") ? record.text : `${record.text}\n`);
+    return;
+  }
   output.data(record);
   const { dim, red, cyan } = output.colours;
   const platform = /^(?:START|END|REPORT|INIT_START|INIT_REPORT|LOGS_DROPPED|XRAY) /.test(record.text);
   const bad = /Status: (?:error|timeout)|Task timed out/.test(record.text);
-  const text = record.text.replace(/\n+$/, "");
+  const text = visible(record.text).replace(/\n+$/, "");
   output.line(`${dim(new Date(record.timeMs).toISOString())}  ${bad ? red(text) : platform ? cyan(text) : text}`);
 };
 
 /** Prints what is added, until the process is told to stop. */
-const follow = async (output: Output, reader: LogReader, sinceMs: number): Promise<never> => {
+const follow = async (output: Output, reader: LogReader, sinceMs: number, raw: boolean): Promise<never> => {
   for (;;) {
     const { gaps } = reader;
     const records = await reader.next();
     if (reader.gaps > gaps) output.note("Some of the log was rotated away before it could be read.");
-    for (const record of records) if (record.timeMs >= sinceMs) print(output, record);
+    for (const record of records) if (record.timeMs >= sinceMs) print(output, record, raw);
     if (records.length === 0) await sleep(POLL_MS);
   }
 };
