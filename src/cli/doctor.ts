@@ -5,7 +5,10 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { fail, ok, textOf, warn, type Finding } from "./finding.ts";
+import { reckonCapacity } from "../daemon/capacity.ts";
 import { findMemoryGroups } from "../vmm/jail/memory-groups.ts";
+import { readProcessLimits } from "../vmm/jail/process-limits.ts";
+import { SLOTS_MAX_DEFAULT } from "../wire/limits.ts";
 import { HostMemory } from "../worker/memory/host-memory.ts";
 import { forwardDroppers } from "../worker/network/firewalls.ts";
 import { hostNameServers } from "../worker/network/name-servers.ts";
@@ -17,10 +20,8 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 const GIB = 1024 ** 3;
 const MEMORY_BYTES_WANTED = 1 * GIB;
 const DISK_BYTES_WANTED = 2 * GIB;
-/** A microVM holds about so many descriptors and processes of the host. */
-const FDS_PER_MICROVM = 24;
-const PIDS_PER_MICROVM = 8;
-const MICROVMS_WANTED = 100;
+/** With fewer slots a machine is of little use. */
+const SLOTS_ENOUGH = 100;
 
 const canUse = (path: string, mode: number = constants.R_OK): Promise<boolean> =>
   access(path, mode).then(
@@ -155,28 +156,13 @@ const imageFiles = async (): Promise<Finding> => {
     : fail("runtimes", `images missing: ${missing.join(", ")}`, "Run ./hearth setup");
 };
 
-const limits = async (): Promise<Finding[]> => {
-  const text = (await textOf("/proc/self/limits")) ?? "";
-  const hard = (name: string): number => {
-    const value = new RegExp(`^${name}\\s+\\S+\\s+(\\S+)`, "m").exec(text)?.[1];
-    return value === "unlimited" ? Number.POSITIVE_INFINITY : Number(value ?? 0);
-  };
-  const files = hard("Max open files");
-  const processes = hard("Max processes");
-  const pidMax = Number((await textOf("/proc/sys/kernel/pid_max")) ?? 0);
-  const pids = Math.min(processes, pidMax);
-  return [
-    files >= FDS_PER_MICROVM * MICROVMS_WANTED
-      ? ok("open files", `${files}, enough for ${Math.floor(files / FDS_PER_MICROVM)} microVMs`)
-      : warn(
-          "open files",
-          `${files}, enough for ${Math.floor(files / FDS_PER_MICROVM)} microVMs`,
-          "Raise it: ulimit -n 1048576, or LimitNOFILE= of the service.",
-        ),
-    pids >= PIDS_PER_MICROVM * MICROVMS_WANTED
-      ? ok("processes", `${pids} at most`)
-      : warn("processes", `${pids} at most`, "Raise ulimit -u and sysctl kernel.pid_max."),
-  ];
+/** What `hearth up` reckons with when it is started from here. */
+const limits = (): Finding[] => {
+  const found = readProcessLimits();
+  const { slotsMax, connectionsMax, lowered } = reckonCapacity(found, SLOTS_MAX_DEFAULT);
+  const what = `${found.openFilesMax} open files and ${found.processesLeft} more processes: ${slotsMax} slots and ${connectionsMax} connections`;
+  const enough = slotsMax >= SLOTS_ENOUGH;
+  return [enough ? ok("slots", what) : warn("slots", what, `Raise what they lack: ${lowered.join("; ")}.`)];
 };
 
 /** Looks for room where data will be: the directory itself, or the nearest one above that exists. */
@@ -199,7 +185,7 @@ export const examine = async (dataDir: string): Promise<Finding[]> => [
   await machine(),
   await memory(),
   await sharedMemory(),
-  ...(await limits()),
+  ...limits(),
   await disk(dataDir),
   await cgroups(),
   await cgroupsWritable(),

@@ -16,6 +16,7 @@ import type { LogRetention, Tracer } from "../telemetry/index.ts";
 import { isReachable } from "../vmm/hypervisors/uml/run-directory.ts";
 import { selectHypervisor } from "../vmm/hypervisors/select.ts";
 import { findMemoryGroups } from "../vmm/jail/memory-groups.ts";
+import { readProcessLimits } from "../vmm/jail/process-limits.ts";
 import { serviceFailure } from "../wire/errors.ts";
 import {
   CONCURRENCY_ACCOUNT_DEFAULT,
@@ -41,6 +42,9 @@ import { readinessOf } from "./readiness.ts";
 import { dataFiles, IMAGES_DIRECTORY, SHIM_PATH } from "./settings.ts";
 import { openTracer } from "./tracing.ts";
 import { measureTurns } from "./turns.ts";
+import { reckonCapacity } from "./capacity.ts";
+import type { Capacity } from "./capacity.ts";
+import { LastResort } from "./last-resort.ts";
 
 const TIMER: TurnOwner = { kind: "timer", name: "" };
 /** The queue's events lie in the data directory, and its lock lets one Hearth at a time have them. */
@@ -56,14 +60,17 @@ export const assembleHearth: AssembleHearth = async (options) => {
   const { dataDir, log } = options;
   await using stack = new AsyncDisposableStack();
   const files = dataFiles(dataDir);
-  const system = createSystemClock((error) => log.error({ err: error }, "what a timer began failed"));
+  const system = createSystemClock((error) => lastResort.take("timer", error));
   const metrics = createMetrics(system);
+  const lastResort = stack.use(new LastResort(log, metrics));
   const turns = measureTurns(system, log, metrics);
   const clock = ownedClock(system, (callback) => {
     turns.begin(TIMER);
     return callback();
   });
   const ids = systemIds;
+  const capacity = reckonCapacity(readProcessLimits(), options.slotsMax ?? SLOTS_MAX_DEFAULT);
+  for (const text of capacity.lowered) log.warn(`lowered to what this host lets Hearth have: ${text}`);
   const { tracer } = stack.use(await openTracer(options.otlp, { env: process.env, log, clock, ids }));
   const logs = stack.use(
     new FunctionLogs(files.logs, {
@@ -86,7 +93,16 @@ export const assembleHearth: AssembleHearth = async (options) => {
     log.warn(
       "this machine did not forward IPv4 packets; now it does (sysctl net.ipv4.ip_forward=1), and goes on after Hearth's end",
     );
-  const { worker, hypervisor } = await startWorker(options, { clock, turns, metrics, tracer, logs, code, network });
+  const { worker, hypervisor } = await startWorker(options, {
+    capacity,
+    clock,
+    turns,
+    metrics,
+    tracer,
+    logs,
+    code,
+    network,
+  });
   stack.use(worker);
   const placement = new Placement({ clock, ids, random: systemRandom });
   const manager = new WorkerManager({
@@ -114,6 +130,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
       listen: options.listen,
       auth: options.auth === "none" ? "none" : options.keys,
       allowedHosts: options.allowedHosts,
+      connectionsMax: capacity.connectionsMax,
       config: {
         instance: INSTANCE,
         accountId: options.accountId,
@@ -127,6 +144,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
       metrics,
       tracer,
       clock,
+      turns,
       ids,
       log,
       ready: readinessOf({ dataDir, clock, log, store: () => store.backlog(), report: () => worker.report() }),
@@ -188,6 +206,7 @@ const logRetention = ({ dataDir, logsMbMax, logAgeDaysMax }: HearthOptions): Log
 };
 
 interface WorkerParts {
+  readonly capacity: Capacity;
   readonly turns: Turns;
   readonly clock: Clock;
   readonly metrics: ReturnType<typeof createMetrics>;
@@ -200,7 +219,7 @@ interface WorkerParts {
 /** The worker of this machine: hypervisor, images, Micro Manager. */
 const startWorker = async (
   options: HearthOptions,
-  { clock, turns, metrics, tracer, logs, code, network: { networks } }: WorkerParts,
+  { capacity, clock, turns, metrics, tracer, logs, code, network: { networks } }: WorkerParts,
 ): Promise<{ worker: MicroManager; hypervisor: { name: string; reason: string } }> => {
   const { log } = options;
   const memory = new HostMemory(findMemoryGroups());
@@ -241,7 +260,7 @@ const startWorker = async (
     warn: (message, error) => log.warn({ err: error }, message),
     storagePath: options.dataDir,
     cpu: options.cpu,
-    slotsMax: options.slotsMax ?? SLOTS_MAX_DEFAULT,
+    slotsMax: capacity.slotsMax,
     memory: async () => memory.read(),
     memoryBytesTotal: totalBytes,
     memoryGroup: memory.limitedGroup(),
@@ -249,6 +268,7 @@ const startWorker = async (
       options.memoryMbMax ?? Math.floor((totalBytes / BYTES_PER_MIB) * (options.overcommit ?? OVERCOMMIT_DEFAULT)),
     slotIdleMs: SLOT_IDLE_MS_DEFAULT,
     poolFloor: options.pool ?? POOL_FLOOR,
+    poolMax: capacity.poolMax,
     warmMemoryMb: [MEMORY_MB_DEFAULT],
   });
   const reason = candidates.map(({ probe }) => (probe.usable ? probe.detail : probe.reason)).join("; ");

@@ -79,6 +79,8 @@ export const serveControl = async (
   await rm(path, { force: true });
   server.listen(path);
   await once(server, "listening");
+  // From here on it tells of connections that could not be accepted, for want of descriptors: their clients ask again.
+  server.on("error", () => {});
   await chmod(path, 0o600);
   return {
     [Symbol.asyncDispose]: async () => {

@@ -41,6 +41,8 @@ export const serveMetrics = async (
   );
   server.listen(listen);
   await once(server, "listening");
+  // From here on it tells of connections that could not be accepted, for want of descriptors: whoever asks does so again.
+  server.on("error", (error) => log.warn({ err: error }, "a connection for the metrics could not be accepted"));
   const bound = server.address();
   if (bound === null || typeof bound === "string") throw new Error("The metrics' server has no address");
   return {

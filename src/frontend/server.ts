@@ -128,6 +128,8 @@ const handle = async (
   request: FastifyRequest,
   reply: FastifyReply,
 ): Promise<FastifyReply> => {
+  // Its body is here: the work begins.
+  services.turns.begin({ kind: "request", name: operations[0]?.name ?? "unknown" });
   draining.enter(reply.raw);
   // One that has a body was checked with it.
   if (request.held === null) request.authenticated?.checkBody(EMPTY_SHA256);
@@ -347,7 +349,8 @@ export const buildServer = (services: ApiServices, authenticate: Authenticator, 
   app.addHook("onRequest", async (request, reply) => {
     reply.raw.once("close", () => request.held?.[Symbol.dispose]());
     request.startedMs = services.clock.monotonicMs();
-    const { open } = request.routeOptions.config as RouteConfig;
+    const { open, operation } = request.routeOptions.config as RouteConfig;
+    services.turns.begin({ kind: "request", name: operation ?? "unknown" });
     if (open === true) return;
     // Before the signature is checked: it is the answer to all.
     parts.draining.check();

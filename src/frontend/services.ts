@@ -1,5 +1,6 @@
 import type { Clock } from "../lib/clock.ts";
 import type { Ids } from "../lib/ids.ts";
+import type { Turns } from "../lib/turn-meter.ts";
 import type { CodeStore } from "../store/code.ts";
 import type { Store } from "../store/store.ts";
 import type { Logger, Metrics, Tracer } from "../telemetry/index.ts";
@@ -30,6 +31,8 @@ export interface Dependencies {
   /** The worker of that id. Throws ServiceError when it is not known. */
   readonly workers: (workerId: string) => WorkerInvokeApi;
   readonly clock: Clock;
+  /** Told when the loop works for a request. */
+  readonly turns: Turns;
   readonly ids: Ids;
   readonly config: FrontendConfig;
   readonly log: Logger;

@@ -28,6 +28,8 @@ export interface Metrics {
   event(outcome: EventOutcome): void;
   /** A turn of the main loop took longer than it may. */
   longTurn(owner: TurnKind): void;
+  /** Something failed that nobody had taken upon themselves. `where` is one of few words. */
+  unowned(where: string): void;
   /** An HTTP request was answered. `operation` is a name of Lambda's API, or "unknown". */
   request(operation: string, status: number): void;
   /** A connection of the API was closed or refused to keep its limits. `reason` is one of few words: evicted, refused, pipelined. */
@@ -131,6 +133,7 @@ const liveMetrics = (registers: Registers): Metrics => {
   const throttles = counter("throttles", "Reservations refused, by the limit that was reached", ["reason"]);
   const events = counter("events", "Asynchronous events accepted, and how attempts at them ended", ["outcome"]);
   const longTurns = counter("loop_long_turns", "Turns of the main loop that took longer than 50 ms of CPU", ["owner"]);
+  const unowned = counter("unowned_failures", "Failures that ended nowhere but in the last resort", ["where"]);
   const requests = counter("http_requests", "Requests answered, by operation and status", ["operation", "status"]);
   const connections = counter("http_connections_ended", "Connections closed or refused to keep limits", ["reason"]);
   return {
@@ -145,6 +148,7 @@ const liveMetrics = (registers: Registers): Metrics => {
     throttled: (reason) => throttles.inc({ reason }),
     event: (outcome) => events.inc({ outcome }),
     longTurn: (owner) => longTurns.inc({ owner }),
+    unowned: (where) => unowned.inc({ where }),
     request: (operation, status) => requests.inc({ operation, status }),
     connectionEnded: (reason) => connections.inc({ reason }),
   };

@@ -135,7 +135,7 @@ export const reserveMemory = (bytes: number): ArrayBuffer => {
 
 /**
  * Maps guest memory that came as a descriptor into a reservation. Throws when it is not a memfd sealed against shrinking
- * or is too short: an access beyond its end would kill this process.
+ * or is too short: an access beyond its end would kill this process. Throws a `NativeError` when it cannot be mapped here.
  */
 export const mapMemory = (reservation: ArrayBuffer, at: number, fd: number, offset: number, bytes: number): void => {
   const error = native().mapMemory(reservation, at, fd, offset, bytes);
@@ -145,7 +145,10 @@ export const mapMemory = (reservation: ArrayBuffer, at: number, fd: number, offs
     [-EPERM]: "is not sealed against shrinking (F_SEAL_SHRINK)",
     [-ERANGE]: `is shorter than the announced region (${String(offset + bytes)} bytes)`,
   };
-  throw new Error(`Guest memory refused: the file ${reasons[error] ?? `cannot be mapped (${String(error)})`}`);
+  const reason = reasons[error];
+  // Anything else is no fault of the file's: this process has as many mappings as it may, or no memory.
+  if (reason === undefined) throw new NativeError("Map guest memory", error);
+  throw new Error(`Guest memory refused: the file ${reason}`);
 };
 
 /**

@@ -57,6 +57,8 @@ export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "cha
   readonly storagePath: string;
   /** Booted microVMs kept ready of each size in demand; 0 for none. */
   readonly poolFloor: number;
+  /** Booted microVMs at most, of all sizes together. */
+  readonly poolMax: number;
   /** Function memory sizes, in MB, to have ready from the start. */
   readonly warmMemoryMb: readonly number[];
 }
@@ -88,6 +90,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       boot: (memoryMib, images) => this.#boot(memoryMib, images),
       make: (key, wanted) => this.#make(key, wanted),
       floor: options.poolFloor,
+      max: options.poolMax,
       memoryBytesMax: options.memoryBytesTotal * POOL_MEMORY_SHARE,
       mayMake: () => this.#memory.mayFillPool,
       onError: (error) => options.warn("a microVM for the pool did not boot", error),

@@ -133,6 +133,7 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       memoryGroup: null,
       slotIdleMs: 60_000,
       poolFloor: 0,
+      poolMax: 0,
       warmMemoryMb: [],
     });
     for (const [at, [how, act]] of BREAKS.entries()) {

@@ -7,6 +7,7 @@ import { systemClock } from "../../src/lib/clock.ts";
 import { fixedKeys, startFrontend } from "../../src/frontend/frontend.ts";
 import type { Clock } from "../../src/lib/clock.ts";
 import { systemIds } from "../../src/lib/ids.ts";
+import { noTurns } from "../../src/lib/turn-meter.ts";
 import type { Frontend, FrontendOptions } from "../../src/frontend/frontend.ts";
 import { openCodeStore } from "../../src/store/code/file-code-store.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite.ts";
@@ -70,6 +71,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
       concurrencyMax: 1_000,
     },
     log: silentLog(),
+    turns: noTurns,
     metrics: {
       invoke: () => undefined,
       event: () => undefined,

@@ -16,6 +16,7 @@ import {
   FILE_TYPE_FIFO,
   FILE_TYPE_SOCKET,
   native,
+  NativeError,
   RECEIVE_DESCRIPTORS_LENGTH,
   WOULD_BLOCK,
 } from "../native.ts";
@@ -343,6 +344,7 @@ export class VhostUserBackend implements Disposable {
     try {
       regions.push(...this.#mappings.map(fd, { start: Number(start), offset: Number(offset), bytes: Number(size) }));
     } catch (error) {
+      if (error instanceof NativeError) throw error;
       throw new DeviceError(`vhost-user: ${error instanceof Error ? error.message : "memory"}`, { cause: error });
     }
   }
@@ -384,6 +386,8 @@ export class VhostUserBackend implements Disposable {
     try {
       ring.kickWatch = new Watch(fd, this.#owner, () => this.#kick(index));
     } catch (error) {
+      // EPERM: a kind of file that cannot be. Anything else is ours.
+      if (!(error instanceof NativeError && error.code === "EPERM")) throw error;
       throw new DeviceError("vhost-user: a kick descriptor that cannot be watched", { cause: error });
     }
     ring.kick = fd;
