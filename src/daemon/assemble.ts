@@ -146,6 +146,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
       clock,
       turns,
       ids,
+      random: systemRandom,
       log,
       ready: readinessOf({ dataDir, clock, log, store: () => store.backlog(), report: () => worker.report() }),
       workerManager: manager,

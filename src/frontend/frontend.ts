@@ -2,7 +2,7 @@ import { ASYNC_PARALLEL_DEFAULT, CODE_COLLECT_MS } from "../wire/limits.ts";
 import { CodeLinks } from "./api/code-links.ts";
 import { JsonReader } from "./api/json.ts";
 import type { ApiServices } from "./api/context.ts";
-import { AsyncQueue } from "./async-queue.ts";
+import { AsyncQueue } from "./queue/async-queue.ts";
 import { sigV4Authenticator } from "./auth.ts";
 import type { Authenticator, Keys } from "./auth.ts";
 import { FunctionCache } from "./function-cache.ts";

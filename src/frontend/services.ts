@@ -1,6 +1,7 @@
 import type { Clock } from "../lib/clock.ts";
 import type { Ids } from "../lib/ids.ts";
 import type { Turns } from "../lib/turn-meter.ts";
+import type { Random } from "../lib/random.ts";
 import type { CodeStore } from "../store/code.ts";
 import type { Store } from "../store/store.ts";
 import type { Logger, Metrics, Tracer } from "../telemetry/index.ts";
@@ -34,6 +35,8 @@ export interface Dependencies {
   /** Told when the loop works for a request. */
   readonly turns: Turns;
   readonly ids: Ids;
+  /** Draws how long what was throttled waits. */
+  readonly random: Random;
   readonly config: FrontendConfig;
   readonly log: Logger;
   readonly metrics: Pick<Metrics, "invoke" | "event" | "request" | "connectionEnded">;

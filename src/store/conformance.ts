@@ -49,6 +49,22 @@ export const sampleEvent = (changes: Partial<EventRecord> = {}): EventRecord => 
   ...changes,
 });
 
+const claim = async (
+  store: Store,
+  count: number,
+  nowMs: number,
+  leaseMs: number,
+  claimer: Claimer,
+  functionName: string = "f",
+): Promise<readonly EventRecord[]> =>
+  (await store.claim({ accountId: ACCOUNT, functionName }, { count, nowMs, leaseMs }, claimer)).events;
+
+const waitingOf = (functionName: string, count: number): object => ({
+  accountId: ACCOUNT,
+  functionName,
+  waiting: count,
+});
+
 /** A place a store is kept in: opened again, it holds what was durable before. */
 export interface StorePlace extends AsyncDisposable {
   open(): Promise<Store>;
@@ -202,16 +218,16 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     for (const event of events) await store.enqueue(event);
     assert.equal(await store.nextDueMs(), 1_000);
     assert.deepEqual(await store.backlog(), { waiting: 3, oldestAcceptedAtMs: 1_000 });
-    assert.deepEqual(await store.claim(9, 999, 500, CLAIMER), []);
-    const [one, two] = await Promise.all([store.claim(1, 1_000, 500, CLAIMER), store.claim(9, 1_000, 500, CLAIMER)]);
+    assert.deepEqual(await claim(store, 9, 999, 500, CLAIMER), []);
+    const [one, two] = await Promise.all([claim(store, 1, 1_000, 500, CLAIMER), claim(store, 9, 1_000, 500, CLAIMER)]);
     assert.deepEqual(
       [...one, ...two].map((event) => event.eventId),
       events.slice(0, 2).map((event) => event.eventId),
     );
     assert.deepEqual({ ...one[0], payload: null }, { ...events[0], payload: null });
     assert.deepEqual(Buffer.from(one[0]?.payload ?? []), Buffer.from(events[0]?.payload ?? []));
-    assert.deepEqual(await store.claim(9, 1_499, 500, CLAIMER), []);
-    assert.equal((await store.claim(9, 1_500, 500, CLAIMER)).length, 2);
+    assert.deepEqual(await claim(store, 9, 1_499, 500, CLAIMER), []);
+    assert.equal((await claim(store, 9, 1_500, 500, CLAIMER)).length, 2);
   });
 
   it("settles, renews and retries", async () => {
@@ -219,13 +235,13 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     await using store = await at.open();
     const [done, long, again] = [sampleEvent(), sampleEvent(), sampleEvent()];
     for (const event of [done, long, again]) await store.enqueue(event);
-    assert.equal((await store.claim(9, 1_000, 500, CLAIMER)).length, 3);
+    assert.equal((await claim(store, 9, 1_000, 500, CLAIMER)).length, 3);
     await store.settle(done.eventId);
     await store.renew([long.eventId], 9_000);
     await store.retry({ ...again, attempts: 1, throttles: 2 }, 5_000);
     assert.equal(await store.nextDueMs(), 5_000);
-    assert.deepEqual(await store.claim(9, 4_999, 500, CLAIMER), []);
-    const [retried, ...others] = await store.claim(9, 5_000, 500, CLAIMER);
+    assert.deepEqual(await claim(store, 9, 4_999, 500, CLAIMER), []);
+    const [retried, ...others] = await claim(store, 9, 5_000, 500, CLAIMER);
     assert.deepEqual(others, []);
     assert.deepEqual([retried?.eventId, retried?.attempts, retried?.throttles], [again.eventId, 1, 2]);
     await store.settle(again.eventId);
@@ -242,16 +258,16 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     const [mine, others, waiting, settled, retried] = Array.from({ length: 5 }, () => sampleEvent());
     assert.ok(mine && others && waiting && settled && retried);
     await store.enqueue(others);
-    await store.claim(1, 1_000, 60_000, { instance: "two", incarnation: "first" });
+    await claim(store, 1, 1_000, 60_000, { instance: "two", incarnation: "first" });
     for (const event of [mine, settled, retried]) await store.enqueue(event);
-    assert.equal((await store.claim(9, 1_000, 60_000, CLAIMER)).length, 3);
-    await store.enqueue({ ...waiting, acceptedAtMs: 5_000 });
+    assert.equal((await claim(store, 9, 1_000, 60_000, CLAIMER)).length, 3);
+    await store.enqueue({ ...waiting, acceptedAtMs: 5_000, attempts: 1 });
     await store.settle(settled.eventId);
     await store.retry({ ...retried, attempts: 1 }, 70_000);
     assert.equal(await store.takeOver(CLAIMER, 2_000), 0, "what is claimed by the same process runs");
     const again = { ...CLAIMER, incarnation: "second" };
     assert.equal(await store.takeOver(again, 2_000), 1);
-    const taken = await store.claim(9, 2_000, 60_000, again);
+    const taken = await claim(store, 9, 2_000, 60_000, again);
     assert.deepEqual(
       taken.map((event) => [event.eventId, event.attempts, event.throttles]),
       [[mine.eventId, 0, 1]],
@@ -275,18 +291,70 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     await using store = await at.open();
     assert.equal(await store.eventOffsetMs(), 3_600_000);
     await store.boundEvents(3_000);
-    assert.deepEqual(await store.claim(9, 2_499, 10, CLAIMER), []);
+    assert.deepEqual(await claim(store, 9, 2_499, 10, CLAIMER), []);
     assert.deepEqual(
-      (await store.claim(9, 2_500, 9_000, CLAIMER)).map((event) => event.eventId),
+      (await claim(store, 9, 2_500, 9_000, CLAIMER)).map((event) => event.eventId),
       [soon.eventId],
     );
     assert.deepEqual(
-      (await store.claim(9, 3_000, 9_000, CLAIMER)).map((event) => [event.eventId, event.acceptedAtMs]),
+      (await claim(store, 9, 3_000, 9_000, CLAIMER)).map((event) => [event.eventId, event.acceptedAtMs]),
       [
         [late.eventId, 1_000],
         [later.eventId, 3_000],
       ],
     );
+  });
+
+  it("keeps the functions' events apart, and says when the next of each is due", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const give = async (functionName: string, acceptedAtMs: number): Promise<void> =>
+      store.enqueue(sampleEvent({ functionName, acceptedAtMs }));
+    for (let n = 0; n < 3; n += 1) await give("a", 1_000 + n);
+    await give("b", 500);
+    await give("A", 9_000);
+    const of = (functionName: string, dueMs: number): object => ({ accountId: ACCOUNT, functionName, dueMs });
+    const all = [of("A", 9_000), of("a", 1_000), of("b", 500)];
+    assert.deepEqual(await store.queuedFunctions(null, 9), all);
+    assert.deepEqual(await store.queuedFunctions(null, 2), all.slice(0, 2));
+    assert.deepEqual(await store.queuedFunctions({ accountId: ACCOUNT, functionName: "a" }, 9), all.slice(2));
+    const what = { count: 2, nowMs: 2_000, leaseMs: 60_000 };
+    const claimed = await store.claim({ accountId: ACCOUNT, functionName: "a" }, what, CLAIMER);
+    assert.deepEqual(
+      claimed.events.map((event) => event.acceptedAtMs),
+      [1_000, 1_001],
+    );
+    assert.equal(claimed.nextDueMs, 1_002);
+    const rest = await store.claim({ accountId: ACCOUNT, functionName: "a" }, what, CLAIMER);
+    assert.deepEqual([rest.events.length, rest.nextDueMs], [1, 62_000], "the first lease's end");
+    const none = await store.claim({ accountId: ACCOUNT, functionName: "missing" }, what, CLAIMER);
+    assert.deepEqual(none, { events: [], nextDueMs: null });
+    for (const event of claimed.events) await store.settle(event.eventId);
+    assert.deepEqual(await store.queuedFunctions(null, 9), [of("A", 9_000), of("a", 62_000), of("b", 500)]);
+  });
+
+  it("counts the events of every function, over restarts", async () => {
+    await using at = await place();
+    {
+      await using store = await at.open();
+      const twice = sampleEvent({ functionName: "a" });
+      const outcomes = await Promise.allSettled([
+        store.enqueue(twice),
+        store.enqueue(twice),
+        store.enqueue(sampleEvent({ functionName: "a" })),
+        store.enqueue(sampleEvent({ functionName: "b" })),
+      ]);
+      assert.equal(outcomes.filter(({ status }) => status === "rejected").length, 1);
+      assert.deepEqual(await store.busiestFunctions(9), [waitingOf("a", 2), waitingOf("b", 1)]);
+      await store.settle(twice.eventId);
+      await store.settle(twice.eventId);
+      assert.equal((await store.backlog()).waiting, 2);
+    }
+    await using store = await at.open();
+    assert.equal((await store.backlog()).waiting, 2);
+    assert.deepEqual((await store.busiestFunctions(1)).length, 1);
+    assert.deepEqual(await claim(store, 9, 1_000, 500, CLAIMER, "a").then((events) => events.length), 1);
+    assert.equal((await store.backlog()).waiting, 2, "those that run count");
   });
 
   it("refuses a second event of the same id and keeps the others of the same moment", async () => {
@@ -298,7 +366,7 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
       outcomes.map((outcome) => outcome.status),
       ["fulfilled", "rejected", "fulfilled"],
     );
-    assert.equal((await store.claim(9, 1_000, 500, CLAIMER)).length, 2);
+    assert.equal((await claim(store, 9, 1_000, 500, CLAIMER)).length, 2);
   });
 
   it("holds everything after it is opened again", async () => {
@@ -314,7 +382,7 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     await using store = await at.open();
     assert.deepEqual(await store.getFunction(ACCOUNT, "f", "1"), { ...record, version: "1" });
     assert.equal((await store.publishVersion(record)).version, "2");
-    const [claimed] = await store.claim(1, 1_000, 500, CLAIMER);
+    const [claimed] = await claim(store, 1, 1_000, 500, CLAIMER);
     assert.ok(Buffer.from(event.payload).equals(claimed?.payload ?? new Uint8Array()));
   });
 };

@@ -66,6 +66,12 @@ export interface Claimer {
   readonly incarnation: string;
 }
 
+/** Whose events a part of the queue is: the queue is fair between functions, so it is asked for them one by one. */
+export interface QueuedFunction {
+  readonly accountId: string;
+  readonly functionName: string;
+}
+
 /** Where in the pages of a list a caller is: opaque, made by the store. */
 export interface Page<T> {
   readonly items: readonly T[];
@@ -136,8 +142,20 @@ export interface EventStore {
   boundEvents(latestMs: number): Promise<void>;
   /** Durable when it resolves: only then may 202 be answered. */
   enqueue(event: EventRecord): Promise<void>;
-  /** Up to `count` events that are due, hidden from other claims for `leaseMs`. */
-  claim(count: number, nowMs: number, leaseMs: number, claimer: Claimer): Promise<readonly EventRecord[]>;
+  /**
+   * Up to `count` events of a function that are due, those due longest first, hidden from other claims for `leaseMs`; and
+   * the moment (Unix ms) when its next one is due, claimed ones included at the end of their lease; null when it has none.
+   */
+  claim(
+    of: QueuedFunction,
+    what: { readonly count: number; readonly nowMs: number; readonly leaseMs: number },
+    claimer: Claimer,
+  ): Promise<{ readonly events: readonly EventRecord[]; readonly nextDueMs: number | null }>;
+  /** Functions that have events, claimed ones included, and when their next is due: up to `count` of them behind `after`. */
+  queuedFunctions(
+    after: QueuedFunction | null,
+    count: number,
+  ): Promise<readonly (QueuedFunction & { readonly dueMs: number })[]>;
   /**
    * Makes events due at once that an earlier incarnation of this instance had claimed when it ended: none of them runs
    * any more. Each counts as an attempt that failed in the service. Resolves to how many there were.
@@ -153,6 +171,8 @@ export interface EventStore {
   nextDueMs(): Promise<number | null>;
   /** How many events there are, claimed ones included, and when (in ms) the oldest was accepted; null with none. */
   backlog(): Promise<{ readonly waiting: number; readonly oldestAcceptedAtMs: number | null }>;
+  /** The functions with the most events, claimed ones included: up to `count` of them, most first. */
+  busiestFunctions(count: number): Promise<readonly (QueuedFunction & { readonly waiting: number })[]>;
 }
 
 export type Store = FunctionStore & EventStore & AsyncDisposable;

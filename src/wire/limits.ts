@@ -204,8 +204,18 @@ export const FUNCTION_CACHE_MS = 1_000;
 export const SLOT_ATTEMPTS_MAX = 3;
 /** Hearth's own: how long a claimed event stays hidden without being renewed. */
 export const ASYNC_LEASE_MS = 60_000;
-/** Hearth's own: asynchronous invocations that one Frontend runs at once. */
-export const ASYNC_PARALLEL_DEFAULT = 64;
+/**
+ * Hearth's own: asynchronous invocations that one Frontend runs at once, for all functions together (one alone gets half of
+ * them), and beyond those one each for so many functions of which nothing runs. Each holds its event, 1 MiB at most.
+ */
+export const ASYNC_PARALLEL_DEFAULT = 128;
+export const ASYNC_FIRSTS_MAX = 256;
+/** Hearth's own: events of one function that are claimed at once. */
+export const ASYNC_CLAIM_MAX = 16;
+/** Hearth's own: functions with events that are read from the store in one go. */
+export const ASYNC_FUNCTIONS_PER_LOOK = 100;
+/** Hearth's own: how soon after a throttle a function is tried again when somebody's invocation of it ends. */
+export const ASYNC_FREED_MS_MIN = 20;
 /** Hearth's own: code nobody uses is kept for this long after it was last uploaded. */
 export const CODE_KEEP_MS: number = 15 * 60_000;
 /** Hearth's own: how often a worker reports to Placement. */

@@ -45,6 +45,11 @@ export interface WorkerManagerApi {
    * `exceptRevision`, or with null those of every version.
    */
   retire(functionArn: string, exceptRevision: string | null): Promise<void>;
+  /**
+   * Called when an invocation of a function (by ARN) has given its concurrency back, from within the call that did; it must
+   * not throw. Returns how to stop listening.
+   */
+  onFreed(listener: (functionArn: string) => void): () => void;
   /** Concurrent executions now, for the account and by function ARN. */
   concurrency(): Promise<{ readonly account: number; readonly byFunction: Readonly<Record<string, number>> }>;
 }

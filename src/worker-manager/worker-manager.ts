@@ -63,6 +63,7 @@ export class WorkerManager implements WorkerManagerApi {
   readonly #retired: Set<string> = new Set();
   readonly #running: Map<string, number> = new Map();
   readonly #rates: Map<string, ScalingRate> = new Map();
+  readonly #onFreed: Set<(functionArn: string) => void> = new Set();
   /** Functions with reserved concurrency, and how much: it is taken out of what the others share. */
   readonly #reserved: ReservedConcurrency = new ReservedConcurrency();
 
@@ -119,6 +120,11 @@ export class WorkerManager implements WorkerManagerApi {
     for (const slot of busy) this.#retired.add(slot.slotId);
     const idle = outdated.filter((slot) => !this.#leaseOf.has(slot.slotId));
     await Promise.all(idle.map((slot) => this.#end(slot, "retired")));
+  }
+
+  onFreed(listener: (functionArn: string) => void): () => void {
+    this.#onFreed.add(listener);
+    return () => void this.#onFreed.delete(listener);
   }
 
   concurrency(): Promise<{ readonly account: number; readonly byFunction: Readonly<Record<string, number>> }> {
@@ -223,6 +229,7 @@ export class WorkerManager implements WorkerManagerApi {
     const running = (this.#running.get(lease.slot.functionArn) ?? 1) - 1;
     if (running > 0) this.#running.set(lease.slot.functionArn, running);
     else this.#running.delete(lease.slot.functionArn);
+    for (const listener of this.#onFreed) listener(lease.slot.functionArn);
   }
 
   /** Workers are the truth about slots: what they say has died is gone, leased or not. */

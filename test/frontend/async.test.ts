@@ -4,7 +4,7 @@ import { setImmediate as turn, setTimeout as sleep } from "node:timers/promises"
 import { describe, it } from "node:test";
 import * as lambda from "@aws-sdk/client-lambda";
 import { VirtualClock } from "../../src/lib/virtual-clock.ts";
-import { ASYNC_BACKOFF_MS_MAX, ASYNC_EVENT_AGE_S_MAX_DEFAULT } from "../../src/wire/limits.ts";
+import { ASYNC_BACKOFF_MS_MAX, ASYNC_EVENT_AGE_S_MAX_DEFAULT, ASYNC_FREED_MS_MIN } from "../../src/wire/limits.ts";
 import { ACCOUNT, functionInput, startHarness, temporaryDirectory } from "./harness.ts";
 import type { Harness } from "./harness.ts";
 
@@ -67,14 +67,15 @@ describe("asynchronous invocations", () => {
   });
 
   it("that are throttled wait longer each time, and run in the end", async () => {
-    await using at = await start();
+    // The shortest that may be drawn: half of the back-off.
+    await using at = await start({ random: () => 0 });
     at.echo.throttles = 3;
     await event(at, "{}");
     await until(() => at.echo.reserved.length === 1);
     for (const [delayMs, count] of [
-      [1_000, 2],
-      [2_000, 3],
-      [4_000, 4],
+      [500, 2],
+      [1_000, 3],
+      [2_000, 4],
     ] as const) {
       await quiet();
       await at.clock.advance(delayMs - 1);
@@ -127,6 +128,53 @@ describe("asynchronous invocations", () => {
     assert.ok(most <= 3, `${most} at a time`);
   });
 
+  it("of one function hold up nobody else's, however many wait and however long they run", async () => {
+    await using at = await start();
+    await at.client.send(new lambda.CreateFunctionCommand(await functionInput("g")));
+    try {
+      await Promise.all(Array.from({ length: 200 }, () => event(at, '{"do":"hold"}')));
+      await until(() => at.echo.leased === 64);
+      const input = { FunctionName: "g", InvocationType: "Event", Payload: '{"n":1}' } as const;
+      const { $metadata } = await at.client.send(new lambda.InvokeCommand(input));
+      await until(() => at.echo.released.length === 1);
+      assert.equal(at.echo.invoked.at(-1)?.requestId, $metadata.requestId);
+      assert.equal(at.echo.leased, 64);
+    } finally {
+      at.echo.letGo();
+    }
+    await until(() => empty(at));
+    assert.equal(at.echo.released.length, 201);
+  });
+
+  it("of a function with reserved concurrency follow one another without a pause", async () => {
+    await using at = await start();
+    const reserve = { FunctionName: "f", ReservedConcurrentExecutions: 1 };
+    await at.client.send(new lambda.PutFunctionConcurrencyCommand(reserve));
+    await Promise.all(Array.from({ length: 30 }, () => event(at, '{"do":"wait"}')));
+    // The clock stands still: what waited for a back-off would wait for ever.
+    await until(() => empty(at));
+    assert.equal(at.echo.released.length, 30);
+    const asked = at.echo.reserved.length;
+    assert.ok(asked <= 80, `${asked} reservations: a slot is asked for when there may be one`);
+  });
+
+  it("go on when a client's invocation has given the concurrency back", async () => {
+    await using at = await start();
+    const reserve = { FunctionName: "f", ReservedConcurrentExecutions: 1 };
+    await at.client.send(new lambda.PutFunctionConcurrencyCommand(reserve));
+    const held = at.client.send(new lambda.InvokeCommand({ FunctionName: "f", Payload: '{"do":"hold"}' }));
+    await until(() => at.echo.leased === 1);
+    await event(at, '{"n":1}');
+    await until(() => at.echo.reserved.length === 2);
+    await quiet();
+    at.echo.letGo();
+    await held;
+    // Not a back-off: the pause between two tries, so that what comes free often is not asked for as often.
+    await at.clock.advance(ASYNC_FREED_MS_MIN);
+    await until(() => empty(at));
+    assert.equal(at.echo.released.length, 2);
+  });
+
   it("that the end of the process interrupted begin again as soon as it is back", async () => {
     const directory = await temporaryDirectory();
     try {
@@ -135,7 +183,9 @@ describe("asynchronous invocations", () => {
         await event(first, '{"n":1}');
         // As a process that is killed in mid-run leaves it.
         const dead = { instance: "tests", incarnation: "dead" };
-        assert.equal((await first.store.claim(9, first.clock.wallMs(), 3_600_000, dead)).length, 1);
+        const what = { count: 9, nowMs: first.clock.wallMs(), leaseMs: 3_600_000 };
+        const { events } = await first.store.claim({ accountId: ACCOUNT, functionName: "f" }, what, dead);
+        assert.equal(events.length, 1);
       }
       await using second = await startHarness({ directory });
       await until(() => empty(second));

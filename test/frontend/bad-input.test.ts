@@ -192,6 +192,19 @@ describe("names and qualifiers", () => {
 
 const payload = (bytes: number): string => JSON.stringify("p".repeat(bytes - 2));
 
+const deadLetters = (TargetArn: string): Promise<lambda.UpdateFunctionConfigurationCommandOutput> =>
+  at.client.send(new lambda.UpdateFunctionConfigurationCommand({ FunctionName: "f", DeadLetterConfig: { TargetArn } }));
+
+describe("settings without effect", () => {
+  it("are refused; an empty one takes the setting away", async () => {
+    await assert.rejects(deadLetters("arn:aws:sqs:us-east-1:123456789012:dead"), {
+      name: "InvalidParameterValueException",
+      message: "DeadLetterConfig is not supported by Hearth yet. Leave it out.",
+    });
+    assert.equal((await deadLetters("")).DeadLetterConfig, undefined);
+  });
+});
+
 describe("Invoke refuses", () => {
   it("payloads that are no JSON", async () => {
     for (const Payload of ["{", "nonsense", Buffer.from([0x22, 0xff, 0x22])]) {

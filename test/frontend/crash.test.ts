@@ -7,7 +7,7 @@ import { describe, it } from "node:test";
 import * as lambda from "@aws-sdk/client-lambda";
 import { systemClock } from "../../src/lib/clock.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite.ts";
-import { clientOf, functionInput, temporaryDirectory } from "./harness.ts";
+import { ACCOUNT, clientOf, functionInput, temporaryDirectory } from "./harness.ts";
 
 const SERVE = new URL("serve.ts", import.meta.url).pathname;
 
@@ -33,7 +33,9 @@ describe("a Frontend that is killed", () => {
       client.destroy();
       assert.ok(accepted.size >= 60);
       await using store = openSqliteStore(join(directory, "hearth.db"), systemClock);
-      const kept = await store.claim(10_000, Date.now() + 1_000, 1, { instance: "test", incarnation: "1" });
+      const of = { accountId: ACCOUNT, functionName: "f" };
+      const what = { count: 10_000, nowMs: Date.now() + 1_000, leaseMs: 1 };
+      const { events: kept } = await store.claim(of, what, { instance: "test", incarnation: "1" });
       const missing = [...accepted].filter((id) => !kept.some(({ eventId }) => eventId === id));
       assert.deepEqual(missing, []);
     } finally {

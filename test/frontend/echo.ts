@@ -34,11 +34,15 @@ export class Echo implements WorkerManagerApi, WorkerInvokeApi {
   /** Reservations to refuse before the next one is granted. */
   throttles = 0;
   readonly #leases = new Map<string, ReserveRequest>();
+  #onFreed: (functionArn: string) => void = () => {};
   readonly #hold = Promise.withResolvers<undefined>();
 
   reserve(request: ReserveRequest): Promise<SlotLease> {
     this.reserved.push(request);
-    if (request.reservedConcurrency === 0) {
+    if (
+      request.reservedConcurrency !== null &&
+      this.#running(request.spec.functionArn) >= request.reservedConcurrency
+    ) {
       return Promise.reject(throttled("ReservedFunctionConcurrentInvocationLimitExceeded"));
     }
     if (this.throttles > 0) {
@@ -52,8 +56,11 @@ export class Echo implements WorkerManagerApi, WorkerInvokeApi {
   }
 
   release(leaseId: string, outcome: ReleaseOutcome): Promise<void> {
-    if (!this.#leases.delete(leaseId)) throw new Error(`Released twice: ${leaseId}`);
+    const request = this.#leases.get(leaseId);
+    if (request === undefined) throw new Error(`Released twice: ${leaseId}`);
+    this.#leases.delete(leaseId);
     this.released.push(outcome);
+    this.#onFreed(request.spec.functionArn);
     return Promise.resolve();
   }
 
@@ -62,8 +69,17 @@ export class Echo implements WorkerManagerApi, WorkerInvokeApi {
     return Promise.resolve();
   }
 
+  onFreed(listener: (functionArn: string) => void): () => void {
+    this.#onFreed = listener;
+    return () => (this.#onFreed = () => {});
+  }
+
   concurrency(): Promise<{ account: number; byFunction: Record<string, number> }> {
     return Promise.resolve({ account: this.#leases.size, byFunction: {} });
+  }
+
+  #running(functionArn: string): number {
+    return [...this.#leases.values()].filter(({ spec }) => spec.functionArn === functionArn).length;
   }
 
   /** Leases that nobody gave back. */

@@ -8,6 +8,8 @@ import { fixedKeys, startFrontend } from "../../src/frontend/frontend.ts";
 import type { Clock } from "../../src/lib/clock.ts";
 import { systemIds } from "../../src/lib/ids.ts";
 import { noTurns } from "../../src/lib/turn-meter.ts";
+import { systemRandom } from "../../src/lib/random.ts";
+import type { Random } from "../../src/lib/random.ts";
 import type { Frontend, FrontendOptions } from "../../src/frontend/frontend.ts";
 import { openCodeStore } from "../../src/store/code/file-code-store.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite.ts";
@@ -37,6 +39,7 @@ export interface HarnessOptions extends Partial<
   readonly host?: string;
   readonly directory?: string;
   readonly clock?: Clock;
+  readonly random?: Random;
 }
 
 export const clientOf = (endpoint: string, changes: object = {}): LambdaClient =>
@@ -55,6 +58,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     auth: options.auth ?? fixedKeys([KEYS]),
     clock: options.clock ?? systemClock,
     ids: systemIds,
+    random: options.random ?? systemRandom,
     ...(options.allowedHosts === undefined ? {} : { allowedHosts: options.allowedHosts }),
     ...(options.connectionsMax === undefined ? {} : { connectionsMax: options.connectionsMax }),
     ...(options.asyncParallel === undefined ? {} : { asyncParallel: options.asyncParallel }),

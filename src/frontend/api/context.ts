@@ -2,7 +2,7 @@ import type { IncomingHttpHeaders } from "node:http";
 import { functionNotFound, ServiceError } from "../../wire/errors.ts";
 import type { FunctionRecord } from "../../store/store.ts";
 import type { Span } from "../../telemetry/tracing.ts";
-import type { AsyncQueue } from "../async-queue.ts";
+import type { AsyncQueue } from "../queue/async-queue.ts";
 import type { FunctionCache } from "../function-cache.ts";
 import type { Lifecycle } from "../lifecycle.ts";
 import type { Dependencies } from "../services.ts";

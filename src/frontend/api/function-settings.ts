@@ -83,6 +83,8 @@ const refuseUnbuilt = (input: Settings): void => {
   if ((input.FileSystemConfigs?.length ?? 0) > 0) throw notBuilt("FileSystemConfigs");
   if (input.PackageType === "Image") throw notBuilt("PackageType Image");
   if (input.CodeSigningConfigArn) throw notBuilt("CodeSigningConfigArn");
+  // An empty one takes the setting away, as with AWS; what an earlier Hearth stored was never used.
+  if (input.DeadLetterConfig?.TargetArn) throw notBuilt("DeadLetterConfig");
   for (const member of [
     "ImageConfig",
     "CapacityProviderConfig",
@@ -120,11 +122,12 @@ const loggingOf = (given: LoggingConfig | undefined, before: FunctionRecord["log
 const extraOf = (input: Settings, before: FunctionRecord["extra"]): FunctionRecord["extra"] => {
   const given = Object.entries({
     VpcConfig: input.VpcConfig,
-    DeadLetterConfig: input.DeadLetterConfig,
     KMSKeyArn: input.KMSKeyArn,
     SnapStart: input.SnapStart,
   }).filter(([, value]) => value !== undefined);
-  return { ...before, ...Object.fromEntries(given) };
+  const { DeadLetterConfig: stored, ...kept } = before;
+  const keepsStored = stored !== undefined && input.DeadLetterConfig === undefined;
+  return { ...kept, ...(keepsStored ? { DeadLetterConfig: stored } : {}), ...Object.fromEntries(given) };
 };
 
 /** A record with what an input sets, checked; what it leaves out stays as it was. */

@@ -100,8 +100,6 @@ const accept = async (services: ApiServices, call: InvokeCall): Promise<void> =>
       functionName,
       qualifier: qualifier ?? LATEST,
       payload,
-      attempts: 0,
-      throttles: 0,
       traceId: span.context === null ? traceId : formatAmznTrace(span.context),
     }),
   );

@@ -114,9 +114,10 @@ describe("sqlite: damaged rows", () => {
     }
     at.alter(`UPDATE events SET payload = CAST('{"n":2}' AS BLOB) WHERE event_id = '${bad.eventId}'`);
     await using store = at.open();
-    const claimed = await store.claim(9, 2_000, 500, CLAIMER);
+    const what = { count: 9, nowMs: 2_000, leaseMs: 500 };
+    const { events } = await store.claim({ accountId: ACCOUNT, functionName: "f" }, what, CLAIMER);
     assert.deepEqual(
-      claimed.map(({ eventId }) => eventId),
+      events.map(({ eventId }) => eventId),
       [good.eventId],
     );
     assert.match(at.told.join(), new RegExp(`event ${bad.eventId} .* is damaged`));
@@ -127,7 +128,7 @@ describe("sqlite: damaged rows", () => {
     await using at = await place();
     await withFunctions(at, "f");
     const damages = [
-      "DROP INDEX events_due",
+      "DROP INDEX events_by_function",
       "DELETE FROM versions",
       "PRAGMA foreign_keys = OFF; UPDATE tags SET function_name = 'e'",
     ];

@@ -1,28 +1,35 @@
 import type { DatabaseSync, StatementSync } from "node:sqlite";
-import type { Claimer, EventRecord, EventStore } from "../store.ts";
+import type { Claimer, EventRecord, EventStore, QueuedFunction } from "../store.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import { eventOf } from "./rows.ts";
 import type { Row } from "./rows.ts";
 import { sealOf } from "./seal.ts";
 
+/** When an event that is set aside is due. */
+const SET_ASIDE_MS = Number.MAX_SAFE_INTEGER;
+
 const STATEMENTS = {
   insert: `INSERT INTO events (event_id, account_id, function_name, qualifier, payload, accepted_at_ms, attempts,
     throttles, trace_id, due_at_ms, seal) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
   claim: `UPDATE events SET due_at_ms = ?1, claimed_instance = ?4, claimed_incarnation = ?5 WHERE sequence IN
-    (SELECT sequence FROM events WHERE due_at_ms <= ?2 ORDER BY due_at_ms, sequence LIMIT ?3) RETURNING *`,
+    (SELECT sequence FROM events WHERE account_id = ?6 AND function_name = ?7 AND due_at_ms <= ?2
+      ORDER BY due_at_ms, sequence LIMIT ?3) RETURNING *`,
+  nextOf: "SELECT min(due_at_ms) AS due FROM events WHERE account_id = ? AND function_name = ?",
+  functions: `SELECT account_id, function_name, due_at_ms FROM events WHERE (account_id, function_name) > (?, ?)
+    ORDER BY account_id, function_name, due_at_ms LIMIT 1`,
   takeOver: `UPDATE events SET due_at_ms = ?1, throttles = throttles + 1, claimed_instance = NULL,
     claimed_incarnation = NULL WHERE claimed_instance = ?2 AND claimed_incarnation <> ?3`,
   renew: "UPDATE events SET due_at_ms = ?2 WHERE event_id = ?1",
-  setAside: `UPDATE events SET due_at_ms = ${Number.MAX_SAFE_INTEGER}, claimed_instance = NULL,
+  setAside: `UPDATE events SET due_at_ms = ${SET_ASIDE_MS}, claimed_instance = NULL,
     claimed_incarnation = NULL WHERE sequence = ?`,
-  settle: "DELETE FROM events WHERE event_id = ?",
+  settle: "DELETE FROM events WHERE event_id = ? RETURNING account_id, function_name",
   retry: `UPDATE events SET due_at_ms = ?2, attempts = ?3, throttles = ?4, claimed_instance = NULL,
     claimed_incarnation = NULL WHERE event_id = ?1`,
   offset: "SELECT offset_ms AS offset FROM event_clock",
   keepOffset: "INSERT INTO event_clock (one, offset_ms) VALUES (1, ?1) ON CONFLICT DO UPDATE SET offset_ms = ?1",
-  bound: "UPDATE events SET due_at_ms = ?1 WHERE due_at_ms > ?1",
-  nextDue: "SELECT min(due_at_ms) AS due FROM events",
-  count: "SELECT count(*) AS waiting FROM events",
+  bound: `UPDATE events SET due_at_ms = ?1 WHERE sequence IN (SELECT sequence FROM events INDEXED BY events_by_function
+    WHERE due_at_ms > ?1 AND due_at_ms < ${SET_ASIDE_MS})`,
+  counts: "SELECT account_id, function_name, count(*) AS waiting FROM events GROUP BY account_id, function_name",
   oldest: "SELECT accepted_at_ms AS accepted FROM events ORDER BY sequence LIMIT 1",
 } as const;
 
@@ -44,16 +51,48 @@ export const sealOfEvent = (event: EventRecord): number =>
     event.traceId,
   );
 
+const functionOf = (row: Row): QueuedFunction => ({
+  accountId: String(row["account_id"]),
+  functionName: String(row["function_name"]),
+});
+
+/**
+ * How many events each function has. Counting them anew reads an index from end to end, which a queue of a million events
+ * does not allow with every look at the metrics. They are counted once, when the database is opened, and kept from then on.
+ */
+class Counts {
+  readonly #byFunction: Map<string, QueuedFunction & { waiting: number }> = new Map();
+  #total = 0;
+
+  get total(): number {
+    return this.#total;
+  }
+
+  add({ accountId, functionName }: QueuedFunction, count: number): void {
+    const key = `${accountId}:${functionName}`;
+    const waiting = (this.#byFunction.get(key)?.waiting ?? 0) + count;
+    this.#total += count;
+    if (waiting === 0) this.#byFunction.delete(key);
+    else this.#byFunction.set(key, { accountId, functionName, waiting });
+  }
+
+  busiest(count: number): (QueuedFunction & { readonly waiting: number })[] {
+    return [...this.#byFunction.values()].sort((a, b) => b.waiting - a.waiting).slice(0, count);
+  }
+}
+
 /** The queue of asynchronous invocations in SQLite. */
 export class SqliteEvents implements EventStore {
   readonly #sql: Statements;
   readonly #writes: GroupCommit;
   readonly #onDamage: (message: string) => void;
+  readonly #counts: Counts = new Counts();
 
   constructor(database: DatabaseSync, writes: GroupCommit, onDamage: (message: string) => void) {
     this.#sql = prepareAll(database);
     this.#writes = writes;
     this.#onDamage = onDamage;
+    for (const row of this.#sql.counts.iterate()) this.#counts.add(functionOf(row), Number(row["waiting"]));
   }
 
   async eventOffsetMs(): Promise<number> {
@@ -68,8 +107,8 @@ export class SqliteEvents implements EventStore {
     return this.#writes.run(() => void this.#sql.bound.run(latestMs));
   }
 
-  enqueue(event: EventRecord): Promise<void> {
-    return this.#writes.run(() => {
+  async enqueue(event: EventRecord): Promise<void> {
+    await this.#writes.run(() => {
       this.#sql.insert.run(
         event.eventId,
         event.accountId,
@@ -84,30 +123,47 @@ export class SqliteEvents implements EventStore {
         sealOfEvent(event),
       );
     });
+    this.#counts.add(event, 1);
   }
 
-  async claim(count: number, nowMs: number, leaseMs: number, claimer: Claimer): Promise<readonly EventRecord[]> {
-    const { instance, incarnation } = claimer;
-    const rows = await this.#writes.run(() =>
-      this.#sql.claim.all(nowMs + leaseMs, nowMs, count, instance, incarnation),
-    );
-    // RETURNING gives rows in no particular order: oldest first is what a queue means.
-    rows.sort((a, b) => Number(a["sequence"]) - Number(b["sequence"]));
-    const whole = rows.filter((row) => row["seal"] === sealOfEvent(eventOf(row)));
-    if (whole.length < rows.length) await this.#setAside(rows.filter((row) => !whole.includes(row)));
-    return whole.map(eventOf);
-  }
-
-  /** Damaged events stay where they are, and are not run: what they ask for is not what was accepted. */
-  #setAside(rows: readonly Row[]): Promise<void> {
-    for (const row of rows) {
-      this.#onDamage(
-        `The event ${String(row["event_id"])} for ${String(row["function_name"])} is damaged; it is not run.`,
-      );
-    }
+  async claim(
+    { accountId, functionName }: QueuedFunction,
+    { count, nowMs, leaseMs }: { readonly count: number; readonly nowMs: number; readonly leaseMs: number },
+    { instance, incarnation }: Claimer,
+  ): Promise<{ readonly events: readonly EventRecord[]; readonly nextDueMs: number | null }> {
     return this.#writes.run(() => {
-      for (const row of rows) this.#sql.setAside.run(row["sequence"] ?? null);
+      const rows = this.#sql.claim.all(nowMs + leaseMs, nowMs, count, instance, incarnation, accountId, functionName);
+      // RETURNING gives rows in no particular order: oldest first is what a queue means.
+      rows.sort((a, b) => Number(a["sequence"]) - Number(b["sequence"]));
+      const events = rows.filter((row) => this.#isWhole(row)).map(eventOf);
+      const due = this.#sql.nextOf.get(accountId, functionName)?.["due"];
+      return { events, nextDueMs: due === null || due === undefined ? null : Number(due) };
     });
+  }
+
+  /** A damaged event stays where it is, and is not run: what it asks for is not what was accepted. */
+  #isWhole(row: Row): boolean {
+    if (row["seal"] === sealOfEvent(eventOf(row))) return true;
+    this.#onDamage(
+      `The event ${String(row["event_id"])} for ${String(row["function_name"])} is damaged; it is not run.`,
+    );
+    this.#sql.setAside.run(row["sequence"] ?? null);
+    return false;
+  }
+
+  async queuedFunctions(
+    after: QueuedFunction | null,
+    count: number,
+  ): Promise<readonly (QueuedFunction & { readonly dueMs: number })[]> {
+    const found: (QueuedFunction & { readonly dueMs: number })[] = [];
+    let last = after ?? { accountId: "", functionName: "" };
+    while (found.length < count) {
+      const row = this.#sql.functions.get(last.accountId, last.functionName);
+      if (row === undefined) break;
+      last = functionOf(row);
+      found.push({ ...last, dueMs: Number(row["due_at_ms"]) });
+    }
+    return found;
   }
 
   takeOver({ instance, incarnation }: Claimer, nowMs: number): Promise<number> {
@@ -120,8 +176,9 @@ export class SqliteEvents implements EventStore {
     });
   }
 
-  settle(eventId: string): Promise<void> {
-    return this.#writes.run(() => void this.#sql.settle.run(eventId));
+  async settle(eventId: string): Promise<void> {
+    const row = await this.#writes.run(() => this.#sql.settle.get(eventId));
+    if (row !== undefined) this.#counts.add(functionOf(row), -1);
   }
 
   retry(event: EventRecord, dueAtMs: number): Promise<void> {
@@ -131,15 +188,25 @@ export class SqliteEvents implements EventStore {
   }
 
   async nextDueMs(): Promise<number | null> {
-    const due = this.#sql.nextDue.get()?.["due"];
-    return due === null || due === undefined ? null : Number(due);
+    let next: number | null = null;
+    let last = { accountId: "", functionName: "" };
+    for (;;) {
+      const row = this.#sql.functions.get(last.accountId, last.functionName);
+      if (row === undefined) return next;
+      last = functionOf(row);
+      next = Math.min(next ?? Number.POSITIVE_INFINITY, Number(row["due_at_ms"]));
+    }
   }
 
   async backlog(): Promise<{ readonly waiting: number; readonly oldestAcceptedAtMs: number | null }> {
     const oldest = this.#sql.oldest.get()?.["accepted"];
     return {
-      waiting: Number(this.#sql.count.get()?.["waiting"] ?? 0),
+      waiting: this.#counts.total,
       oldestAcceptedAtMs: oldest === undefined ? null : Number(oldest),
     };
+  }
+
+  async busiestFunctions(count: number): Promise<readonly (QueuedFunction & { readonly waiting: number })[]> {
+    return this.#counts.busiest(count);
   }
 }

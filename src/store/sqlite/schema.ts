@@ -103,4 +103,10 @@ export const MIGRATIONS: readonly string[] = [
     offset_ms INTEGER NOT NULL
   ) STRICT;
   `,
+  // Events are claimed function by function; what a process had claimed is found without a look at the rest.
+  `
+  DROP INDEX events_due;
+  CREATE INDEX events_by_function ON events (account_id, function_name, due_at_ms, sequence);
+  CREATE INDEX events_claimed ON events (claimed_instance) WHERE claimed_instance IS NOT NULL;
+  `,
 ];

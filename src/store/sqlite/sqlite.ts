@@ -40,7 +40,9 @@ const joined = (functions: FunctionStore, events: EventStore): FunctionStore & E
   renew: (...args) => events.renew(...args),
   settle: (eventId) => events.settle(eventId),
   retry: (...args) => events.retry(...args),
+  queuedFunctions: (...args) => events.queuedFunctions(...args),
   backlog: () => events.backlog(),
+  busiestFunctions: (count) => events.busiestFunctions(count),
   nextDueMs: () => events.nextDueMs(),
 });
 

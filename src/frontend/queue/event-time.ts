@@ -1,5 +1,5 @@
-import type { Clock } from "../lib/clock.ts";
-import type { EventStore } from "../store/store.ts";
+import type { Clock } from "../../lib/clock.ts";
+import type { EventStore } from "../../store/store.ts";
 
 /** A difference below this is the drift of the two clocks, or a correction too small to matter to what is queued. */
 const STEP_MS_MIN = 2_000;
@@ -25,8 +25,8 @@ export class EventTime {
     this.#store = store;
   }
 
-  /** The moment now, in whole ms. Rejects when the store cannot be read; the next call tries again. */
-  async now(): Promise<number> {
+  /** To be called before the first look. Rejects when the store cannot be read; the next call tries again. */
+  async open(): Promise<void> {
     this.#opened ??= this.#open();
     try {
       await this.#opened;
@@ -34,12 +34,16 @@ export class EventTime {
       this.#opened = null;
       throw error;
     }
+  }
+
+  /** The moment now, in whole ms, once it is open. */
+  now(): number {
     return Math.floor(this.#originMs + this.#clock.monotonicMs());
   }
 
   /** Keeps by how much the wall clock was set, when it was. Rejects when the store does not take it. */
   async keepStep(): Promise<void> {
-    const offsetMs = this.#clock.wallMs() - (await this.now());
+    const offsetMs = this.#clock.wallMs() - this.now();
     if (Math.abs(offsetMs - this.#offsetMs) < STEP_MS_MIN) return;
     await this.#store.keepEventOffset(offsetMs);
     this.#offsetMs = offsetMs;
