@@ -131,6 +131,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
       auth: options.auth === "none" ? "none" : options.keys,
       allowedHosts: options.allowedHosts,
       connectionsMax: capacity.connectionsMax,
+      tls: options.tls,
       config: {
         instance: INSTANCE,
         accountId: options.accountId,

@@ -4,7 +4,7 @@ import type { NetworkMode, ReusePolicy } from "../wire/slot.ts";
 import type { DrivePages } from "../vmm/config.ts";
 import type { CpuPolicy } from "../worker/cpu-share.ts";
 import type { AddressRange } from "../worker/network/address-range.ts";
-import type { Keys } from "../frontend/frontend.ts";
+import type { Keys, TlsFiles } from "../frontend/frontend.ts";
 import type { Address } from "./settings.ts";
 
 export const HYPERVISORS = ["auto", "uml", "kvm", "firecracker"] as const;
@@ -22,6 +22,8 @@ export interface HearthOptions {
   /** Names besides the address that requests may be for when `auth` is `none`. */
   readonly allowedHosts: readonly string[];
   readonly keys: Keys;
+  /** What TLS is served with; null for plain HTTP. */
+  readonly tls: TlsFiles | null;
   readonly accountId: string;
   readonly region: string;
   readonly hypervisor: HypervisorChoice;

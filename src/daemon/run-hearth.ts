@@ -1,4 +1,5 @@
 import { rm, writeFile } from "node:fs/promises";
+import { resolve } from "node:path";
 import { systemClock } from "../lib/clock.ts";
 import { createLog } from "../telemetry/index.ts";
 import type { LogLevel } from "../telemetry/index.ts";
@@ -38,15 +39,16 @@ export const hostHearth = async (wanted: Omit<HearthOptions, "keys">): Promise<H
   const credentials = await loadOrCreateCredentials(wanted.dataDir, systemClock.wallMs());
   const keys = started.use(new KeyRing(wanted.dataDir, systemClock, wanted.log));
   const hearth = started.use(await assembleHearth({ ...wanted, keys }).catch(explainListen(wanted.listen, "--listen")));
-  const endpoint = urlOf(hearth.address);
+  const endpoint = urlOf(hearth.address, wanted.tls === null ? "http" : "https");
   const metrics = await listenMetrics(wanted, hearth);
   if (metrics !== null) started.use(metrics);
   const { endpoint: file } = dataFiles(wanted.dataDir);
-  await writeFile(file, `${endpoint}\n`);
+  // The second line: whose certificate this machine's commands may expect there, whatever name is in it.
+  await writeFile(file, `${endpoint}\n${wanted.tls === null ? "" : `${resolve(wanted.tls.certFile)}\n`}`);
   started.defer(() => rm(file, { force: true }));
   started.use(await serveControl(wanted.dataDir, hearth, endpoint, systemClock));
   const owned = started.move();
-  const metricsUrl = metrics === null ? null : `${urlOf(metrics.address)}/metrics`;
+  const metricsUrl = metrics === null ? null : `${urlOf(metrics.address, "http")}/metrics`;
   const { credentials: credentialsFile } = dataFiles(wanted.dataDir);
   return {
     hearth,
@@ -67,6 +69,7 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
     dataDir,
     auth: "sigv4",
     allowedHosts: [],
+    tls: null,
     accountId: ACCOUNT_DEFAULT,
     region: REGION_DEFAULT,
     hypervisor: "auto",
@@ -86,7 +89,8 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
     log: createLog({ level: logLevel, format: "text" }),
   });
 
-const urlOf = ({ host, port }: Address): string => `http://${host.includes(":") ? `[${host}]` : host}:${port}`;
+const urlOf = ({ host, port }: Address, scheme: "http" | "https"): string =>
+  `${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`;
 
 const listenMetrics = (
   { metricsListen, log }: Pick<HearthOptions, "metricsListen" | "log">,

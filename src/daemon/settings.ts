@@ -88,6 +88,8 @@ export const isLoopback = (host: string): boolean => host === "localhost" || isL
 export interface ClientSettings {
   readonly endpoint: string;
   readonly dataDir: string;
+  /** The certificate that a Hearth found in the data directory serves; null: the usual authorities decide. */
+  readonly certFile?: string | null;
   readonly region: string;
   readonly credentials: { readonly accessKeyId: string; readonly secretAccessKey: string };
 }
@@ -110,7 +112,8 @@ export const clientSettings = (
   const dataDir = dataDirectory(options.dataDir, env);
   const named = options.endpoint ?? env["HEARTH_ENDPOINT"];
   const file = dataFiles(dataDir).endpoint;
-  const endpoint = named ?? (existsSync(file) ? readFileSync(file, "utf8").trim() : `http://${LISTEN_DEFAULT}`);
+  const [running, certFile] = existsSync(file) ? readFileSync(file, "utf8").trim().split("\n") : [];
+  const endpoint = named ?? running ?? `http://${LISTEN_DEFAULT}`;
   if (!/^https?:\/\/[^\s/]+/.test(endpoint)) {
     throw usageError(`"${endpoint}" is no endpoint.`, `Write a URL, such as http://${LISTEN_DEFAULT}.`);
   }
@@ -125,5 +128,6 @@ export const clientSettings = (
     secretAccessKey: "none",
   };
   const region = env["AWS_REGION"] ?? env["AWS_DEFAULT_REGION"] ?? REGION_DEFAULT;
-  return { endpoint, dataDir, region, credentials };
+  const trusted = named === undefined && certFile !== undefined ? certFile : null;
+  return { endpoint, dataDir, region, credentials, certFile: trusted };
 };

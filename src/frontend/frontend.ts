@@ -11,6 +11,8 @@ import { Draining } from "./http/draining.ts";
 import type { ReadinessCheck } from "./http/health.ts";
 import { CONNECTIONS_MAX_DEFAULT } from "./http/limits.ts";
 import { createListener } from "./http/listener.ts";
+import { Certificate } from "./http/tls.ts";
+import type { TlsFiles } from "./http/tls.ts";
 import { openAuthenticator } from "./http/web-pages.ts";
 import { Lifecycle } from "./lifecycle.ts";
 import { buildServer } from "./server.ts";
@@ -19,6 +21,7 @@ import type { HttpReading } from "../telemetry/index.ts";
 
 export { fixedKeys } from "./auth.ts";
 export type { Credentials, Keys } from "./auth.ts";
+export type { TlsFiles } from "./http/tls.ts";
 export { REUSE_TAG } from "./function-cache.ts";
 export type { Dependencies, FrontendConfig } from "./services.ts";
 
@@ -30,6 +33,8 @@ export interface FrontendOptions extends Dependencies {
   readonly allowedHosts?: readonly string[];
   /** Connections at once; what the service needs for itself is not among them. */
   readonly connectionsMax?: number;
+  /** What TLS is served with; plain HTTP when it is not given. */
+  readonly tls?: TlsFiles | null;
   /** Why no work can be done now, a word each; what `GET /ready` asks. Ready when it is not given. */
   readonly ready?: ReadinessCheck;
   /** Asynchronous invocations at once; 0 leaves the queue to other Frontends. */
@@ -86,7 +91,9 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
   await lifecycle.repair();
   const stopped = new AbortController();
   const collecting = collectForever(services, stopped.signal);
+  const certificate = options.tls ? new Certificate(options.tls, options.clock, log) : null;
   const listener = createListener({
+    certificate,
     clock: options.clock,
     log,
     connectionsMax: options.connectionsMax ?? CONNECTIONS_MAX_DEFAULT,
@@ -112,7 +119,11 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
     address: host,
     port,
     get holds() {
-      return { connections: listener.connections.counts, bodies: bodies.held };
+      return {
+        connections: listener.connections.counts,
+        bodies: bodies.held,
+        certificateExpiresAtMs: certificate?.current.expiresAtMs ?? null,
+      };
     },
     drain: async () => {
       await Promise.all([stopAccepting(), collecting, queue.drain(), lifecycle.drain()]);
@@ -123,6 +134,7 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
       app.server.closeAllConnections();
       await Promise.all([closing, collecting, lifecycle.drain()]);
       listener[Symbol.dispose]();
+      certificate?.[Symbol.dispose]();
     },
   };
 };

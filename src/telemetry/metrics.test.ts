@@ -44,7 +44,7 @@ const reading = (workerId: string): MetricsReading => ({
   concurrency: { account: 1, limit: 1000 },
   events: { waiting: 5, oldestAcceptedAtMs: Date.now() - 60_000 },
   logLinesDropped: 6,
-  http: { connections: { idle: 7, working: 8 }, bodies: { unprovenBytes: 9, bytes: 10 } },
+  http: { connections: { idle: 7, working: 8 }, bodies: { unprovenBytes: 9, bytes: 10 }, certificateExpiresAtMs: null },
 });
 
 test("a duration lands in its bucket, in seconds, and in no smaller one", async () => {

@@ -50,6 +50,8 @@ export interface HttpReading {
   readonly connections: Readonly<Record<string, number>>;
   /** Bytes of bodies whose senders have not proven a key yet, and of all others. */
   readonly bodies: { readonly unprovenBytes: number; readonly bytes: number };
+  /** Unix ms; null without TLS. */
+  readonly certificateExpiresAtMs: number | null;
 }
 
 /** What is looked up when somebody asks for the metrics, and not before. */
@@ -171,9 +173,16 @@ const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsRead
   const age = gauge("events_oldest_age_seconds", "Age of the oldest event in the queue; 0 when it is empty", []);
   const dropped = counterMaker(registers)("log_lines_dropped", "Lines of functions' logs that were dropped", []);
   const connections = gauge("http_connections", "Connections of the API, by what they do", ["state"]);
+  const expiry = gauge(
+    "tls_certificate_expiry_timestamp_seconds",
+    "When the API's certificate ends; 0 without one",
+    [],
+  );
   const bodies = gauge("http_bodies_bytes", "Bodies of requests that are held, by whether a key is proven", ["proven"]);
   return (reading) => {
     for (const [state, count] of Object.entries(reading.http.connections)) connections.set({ state }, count);
+    const { certificateExpiresAtMs } = reading.http;
+    if (certificateExpiresAtMs !== null) expiry.set(certificateExpiresAtMs / MS_PER_S);
     bodies.set({ proven: "no" }, reading.http.bodies.unprovenBytes);
     bodies.set({ proven: "yes" }, reading.http.bodies.bytes);
     // Workers that went away, and kinds that are no more, go from the text too.

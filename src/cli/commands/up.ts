@@ -15,6 +15,7 @@ import type { NetworkMode, ReusePolicy } from "../../wire/slot.ts";
 import type { DrivePages } from "../../vmm/config.ts";
 import type { CpuPolicy } from "../../worker/cpu-share.ts";
 import type { AddressRange } from "../../worker/network/address-range.ts";
+import type { TlsFiles } from "../../frontend/frontend.ts";
 import { EXIT_OK, usageError } from "../../daemon/errors.ts";
 import { HYPERVISORS } from "../../daemon/hearth-options.ts";
 import type { HypervisorChoice } from "../../daemon/hearth-options.ts";
@@ -50,6 +51,8 @@ interface UpOptions extends CommonOptions {
   readonly dataDir?: string;
   readonly auth: "sigv4" | "none";
   readonly allowHost?: readonly string[];
+  readonly tlsCert?: string;
+  readonly tlsKey?: string;
   readonly hypervisor: HypervisorChoice;
   readonly memory?: number;
   readonly overcommit: number;
@@ -101,6 +104,11 @@ export const upCommand = (): Command =>
       "with --auth none: a further name that requests may be for, and whose web pages may send them (repeatable)",
       hostNames,
     )
+    .option(
+      "--tls-cert <file>",
+      "serve TLS with this certificate and the chain behind it (PEM; read again when it changes)",
+    )
+    .option("--tls-key <file>", "its private key (PEM)")
     .option("--metrics <address>", "HOST:PORT to serve Prometheus on, at /metrics (default: nowhere)")
     .option(
       "--otlp <url>",
@@ -200,6 +208,7 @@ const run = async (options: UpOptions): Promise<void> => {
     dataDir: dataDirectory(options.dataDir, process.env),
     auth: options.auth,
     allowedHosts: options.allowHost ?? [],
+    tls: tlsOf(options),
     accountId: ACCOUNT_DEFAULT,
     region: options.region,
     hypervisor: options.hypervisor,
@@ -220,6 +229,15 @@ const run = async (options: UpOptions): Promise<void> => {
   });
   announce(output, hosted, options);
   await drainOn(stop, hosted, options.drain, log);
+};
+
+/** The files of --tls-cert and --tls-key; null without both. Throws a usage error when one is missing. */
+const tlsOf = ({ tlsCert, tlsKey }: UpOptions): TlsFiles | null => {
+  if (tlsCert === undefined && tlsKey === undefined) return null;
+  if (tlsCert === undefined || tlsKey === undefined) {
+    throw usageError("--tls-cert and --tls-key need each other.", "Name both files, or neither.");
+  }
+  return { certFile: tlsCert, keyFile: tlsKey };
 };
 
 /** For commander: collects host names, without a port. */

@@ -10,6 +10,12 @@ const MIB = 1024 * 1024;
 /** What may come in floods is logged once in so long. */
 export const LOG_EVERY_MS = 10_000;
 
+/** How often the files of a certificate are looked at. */
+export const TLS_LOOK_MS = 5_000;
+/** A certificate that ends within so long is warned of, once in so long: automatic renewals come 30 days ahead. */
+export const TLS_EXPIRY_WARN_MS: number = 14 * 24 * 3_600_000;
+export const TLS_WARN_EVERY_MS: number = 24 * 3_600_000;
+
 /** Connections at once, unless whoever starts the Frontend reckons with fewer descriptors. */
 export const CONNECTIONS_MAX_DEFAULT = 8_192;
 /**

@@ -1,5 +1,6 @@
 import { createServer, STATUS_CODES } from "node:http";
 import type { IncomingMessage, RequestListener, Server, ServerResponse } from "node:http";
+import { createServer as createTlsServer } from "node:https";
 import type { Socket } from "node:net";
 import { Digest } from "../../lib/digest.ts";
 import type { Clock } from "../../lib/clock.ts";
@@ -7,6 +8,7 @@ import type { Logger } from "../../telemetry/index.ts";
 import { HTTP_REQUEST_MS_MAX } from "../../wire/limits.ts";
 import { Connections } from "./connections.ts";
 import type { ConnectionEnd } from "./connections.ts";
+import type { Certificate } from "./tls.ts";
 import {
   ADDRESS_SHARE,
   HEAD_BYTES_MAX,
@@ -28,6 +30,8 @@ export interface ListenerOptions {
   readonly clock: Clock;
   readonly log: Logger;
   readonly connectionsMax: number;
+  /** What TLS is served with; null for plain HTTP. */
+  readonly certificate: Certificate | null;
   /** Told of each connection that was closed, or not taken in, to keep the limits. */
   readonly onConnectionEnd: (end: ConnectionEnd) => void;
 }
@@ -80,11 +84,13 @@ class HttpListener implements Listener {
   readonly #clock: Clock;
   readonly #digest: Digest;
   readonly #connectionsMax: number;
+  readonly #certificate: Certificate | null;
   readonly #waiting = new WeakMap<IncomingMessage, ServerResponse>();
   /** Refused connections that may still read why. */
   #refusals = 0;
 
-  constructor({ clock, log, connectionsMax, onConnectionEnd }: ListenerOptions) {
+  constructor({ clock, log, connectionsMax, certificate, onConnectionEnd }: ListenerOptions) {
+    this.#certificate = certificate;
     this.#clock = clock;
     this.#connectionsMax = connectionsMax;
     this.#digest = new Digest(clock, LOG_EVERY_MS, (message, count, last) => log.warn({ count, last }, message));
@@ -96,18 +102,7 @@ class HttpListener implements Listener {
   }
 
   createServer(handler: RequestListener): Server {
-    const server = createServer(
-      {
-        keepAliveTimeout: KEEP_ALIVE_MS,
-        headersTimeout: HEAD_MS_MAX,
-        requestTimeout: HTTP_REQUEST_MS_MAX,
-        connectionsCheckingInterval: HEAD_CHECK_MS,
-        maxHeaderSize: HEAD_BYTES_MAX,
-        keepAlive: true,
-        noDelay: true,
-      },
-      (request, response) => this.#serve(handler, request, response),
-    );
+    const server = this.#makeServer((request, response) => this.#serve(handler, request, response));
     // A client that ends its half of the connection after the request (`nc -N`) waits for its answer. Node has this as a
     // property of its server only (`httpAllowHalfOpen`).
     Object.assign(server, { httpAllowHalfOpen: true });
@@ -128,6 +123,25 @@ class HttpListener implements Listener {
     return server;
   }
 
+  #makeServer(serve: RequestListener): Server {
+    const options = {
+      keepAliveTimeout: KEEP_ALIVE_MS,
+      headersTimeout: HEAD_MS_MAX,
+      requestTimeout: HTTP_REQUEST_MS_MAX,
+      connectionsCheckingInterval: HEAD_CHECK_MS,
+      maxHeaderSize: HEAD_BYTES_MAX,
+      keepAlive: true,
+      noDelay: true,
+    };
+    const certificate = this.#certificate;
+    if (certificate === null) return createServer(options, serve);
+    const { cert, key } = certificate.current;
+    const secure = { cert, key, minVersion: "TLSv1.2", handshakeTimeout: HEAD_MS_MAX } as const;
+    const server = createTlsServer({ ...options, ...secure }, serve);
+    certificate.serve(server);
+    return server;
+  }
+
   continue(request: IncomingMessage): void {
     this.#waiting.get(request)?.writeContinue();
     this.#waiting.delete(request);
@@ -145,7 +159,8 @@ class HttpListener implements Listener {
   }
 
   #refuse(socket: Socket): void {
-    if (this.#refusals >= REFUSALS_MAX || "encrypted" in socket) {
+    // Before a TLS handshake nothing can be said.
+    if (this.#refusals >= REFUSALS_MAX || this.#certificate !== null) {
       socket.destroy();
       return;
     }
