@@ -1,5 +1,7 @@
 import { Command, CommanderError } from "commander";
+import { backupCommand } from "./commands/backup.ts";
 import { benchCommand } from "./commands/bench.ts";
+import { checkCommand } from "./commands/check.ts";
 import { demoCommand } from "./commands/demo.ts";
 import { deployCommand } from "./commands/deploy.ts";
 import { doctorCommand } from "./commands/doctor.ts";
@@ -7,6 +9,7 @@ import { invokeCommand } from "./commands/invoke.ts";
 import { keysCommand } from "./commands/keys.ts";
 import { logsCommand } from "./commands/logs.ts";
 import { lsCommand } from "./commands/ls.ts";
+import { restoreCommand } from "./commands/restore.ts";
 import { rmCommand } from "./commands/rm.ts";
 import { setupCommand } from "./commands/setup.ts";
 import { testCommand } from "./commands/test.ts";
@@ -37,6 +40,9 @@ const program = (): Command => {
     keysCommand(),
     topCommand(),
     doctorCommand(),
+    backupCommand(),
+    restoreCommand(),
+    checkCommand(),
     vmCommand(),
     benchCommand(),
     testCommand(),

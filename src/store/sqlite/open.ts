@@ -85,26 +85,43 @@ const assertNobodyLost = (database: DatabaseSync): void => {
 export const commitsOf = (database: DatabaseSync, version: number): number | null =>
   version < SEALED_SINCE ? null : Number(database.prepare("SELECT count FROM commits").get()?.["count"]);
 
+/** What a look at a database told. */
+export interface Inspection {
+  /** Schema version. */
+  readonly version: number;
+  /** Commits that were acknowledged and are missing. */
+  readonly commitsLost: number;
+}
+
 /**
  * Looks at a database without changing it: opened for writing, SQLite would take in what is whole of a damaged log, and
- * then remove the log. Throws StoreOpenError.
+ * then remove the log. Throws when the database is damaged or not ours.
  */
-const inspect = (path: string): void => {
+export const inspectDatabase = (path: string): Inspection => {
   const database = new DatabaseSync(path, { readOnly: true });
   try {
     database.exec(`PRAGMA busy_timeout = ${BUSY_TIMEOUT_MS}`);
     const version = assertWhole(database, path);
-    const mark = readMark(markPath(path));
-    const commits = commitsOf(database, version);
-    if (mark === null || (commits !== null && commits >= mark)) return;
-    throw new StoreOpenError(
-      `The database ${path} has lost what was written last: ${mark - (commits ?? 0)} commits that were acknowledged are ` +
-        `missing in it, so it is an older copy, or its log ${basename(path)}-wal is damaged or gone. Nothing was changed. ` +
-        "Put both files back as they were, or restore a backup; `hearth check --repair` goes on without what is missing.",
-    );
+    // The mark before the count: a Hearth that runs meanwhile may only add to what is counted.
+    const mark = readMark(markPath(path)) ?? 0;
+    return { version, commitsLost: Math.max(0, mark - (commitsOf(database, version) ?? 0)) };
   } finally {
     database.close();
   }
+};
+
+/** What an operator is told of a database that lost commits. */
+export const lostText = (path: string, commitsLost: number): string =>
+  `The database ${path} has lost what was written last: ${commitsLost} commits that were acknowledged are missing in it, ` +
+  `so it is an older copy, or its log ${basename(path)}-wal is damaged or gone.`;
+
+const assertNothingLost = (path: string): void => {
+  const { commitsLost } = inspectDatabase(path);
+  if (commitsLost === 0) return;
+  throw new StoreOpenError(
+    `${lostText(path, commitsLost)} Nothing was changed. Put both files back as they were, or restore a backup; ` +
+      "`hearth check --repair` goes on without what is missing.",
+  );
 };
 
 /** Keeps a copy of a database that is about to be changed for good, in the trash of the data directory. */
@@ -164,7 +181,7 @@ export const openDatabase = (path: string, keys: EnvironmentKeys, note: (message
   let database: DatabaseSync | null = null;
   try {
     if (path !== IN_MEMORY) assertNotForgotten(path);
-    if (path !== IN_MEMORY && existsSync(path) && statSync(path).size > 0) inspect(path);
+    if (path !== IN_MEMORY && existsSync(path) && statSync(path).size > 0) assertNothingLost(path);
     database = new DatabaseSync(path);
     configure(database, path);
     migrate(database, path, keys, note);
