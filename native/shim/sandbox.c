@@ -550,6 +550,12 @@ static void shut_down(struct sandbox *s, struct slice payload) {
     if (s->runtime_pid != 0) world_terminate(s->runtime_pid);
 }
 
+/* The init that Configure began. One within an invocation ends at the invocation's deadline. */
+static void end_init(struct sandbox *s) {
+    if (s->phase != PHASE_INIT || s->invocation.active) return;
+    sandbox_fail(s, s->runtime_init_error ? OUTCOME_REPORTED : OUTCOME_TIMED_OUT);
+}
+
 static void send_status(struct sandbox *s) {
     struct memory_use use = {0};
     if (s->phase != PHASE_BOOTED) use = world_memory(true);
@@ -570,6 +576,7 @@ void sandbox_frame(struct sandbox *s, const struct frame *frame) {
     case TO_SHIM_SHUTDOWN: shut_down(s, payload); break;
     case TO_SHIM_QUERY: send_status(s); break;
     case TO_SHIM_PREPARE: prepare(s, payload); break;
+    case TO_SHIM_END_INIT: end_init(s); break;
     default: sandbox_fault(s, "a frame of an unknown type came"); break;
     }
 }

@@ -1,4 +1,5 @@
-import { isSlotGone, ServiceError, serviceFailure } from "../wire/errors.ts";
+import { isSlotGone, isSlotStarting, ServiceError, serviceFailure } from "../wire/errors.ts";
+import { unavailable } from "../wire/exhaustion.ts";
 import type { InvocationRequest, InvocationResult, InvocationStream } from "../wire/invocation.ts";
 import { PENDING_WAIT_MS_MAX, SLOT_ATTEMPTS_MAX } from "../wire/limits.ts";
 import type { ReleaseOutcome, SlotLease } from "../wire/roles.ts";
@@ -102,6 +103,13 @@ const release = async (
 const resultOf = (error: unknown): InvokeOutcome["result"] =>
   error instanceof ServiceError && error.status === TOO_MANY_REQUESTS ? "throttled" : "service-error";
 
+/** What an invocation that failed leaves of its slot: one that still starts is of use to others. */
+const outcomeOf = (error: unknown): ReleaseOutcome => (isSlotStarting(error) ? "starting" : "broken");
+
+/** The error for the client: which slot it was, and that another could be tried, is between the roles. */
+const forClient = (error: unknown): unknown =>
+  error instanceof ServiceError && isSlotStarting(error) ? unavailable(error.message, error) : error;
+
 const noSlotLasted = (error: unknown): ServiceError =>
   serviceFailure(
     `No slot lasted until the invocation began: ${error instanceof Error ? error.message : String(error)}`,
@@ -122,6 +130,9 @@ const invokeInSlot = async (
     outcome = "reusable";
     measure(lease.cold, result.error === null ? "success" : "function-error");
     return result;
+  } catch (error) {
+    outcome = outcomeOf(error);
+    throw forClient(error);
   } finally {
     await release(services, lease, outcome, request.trace);
   }
@@ -170,12 +181,12 @@ const streamInSlot = async (
     const stream = await workers(lease.workerId).invokeStreaming(lease, request);
     void stream.done.then(
       ({ error }) => end(error === null ? "success" : "function-error", "reusable"),
-      (error: unknown) => end(resultOf(error), "broken"),
+      (error: unknown) => end(resultOf(error), outcomeOf(error)),
     );
     return stream;
   } catch (error) {
-    await end(resultOf(error), "broken");
-    throw error;
+    await end(resultOf(error), outcomeOf(error));
+    throw forClient(error);
   }
 };
 

@@ -37,6 +37,7 @@ const reading = (workerId: string): MetricsReading => ({
         draining: false,
       },
       slots: { Init: 0, Idle: 2, Busy: 1, Dead: 0 },
+      starts: { waiting: 3, underWay: 2 },
       slotMemoryBytes: 77,
       poolReady: { bare: 4 },
     },

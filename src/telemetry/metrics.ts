@@ -14,6 +14,8 @@ export interface Metrics {
   /** The Worker Manager's answer to a reservation. */
   reserve(durationMs: number, outcome: "warm" | "cold" | "throttled" | "failed"): void;
   placement(durationMs: number): void;
+  /** A reservation that found no idle slot waits no longer. */
+  slotWait(durationMs: number, outcome: SlotWaitOutcome): void;
   /** One invocation as the client saw it, from request to answer. */
   invoke(durationMs: number, outcome: InvokeOutcome): void;
   /**
@@ -35,6 +37,12 @@ export interface Metrics {
   /** A connection of the API was closed or refused to keep its limits. `reason` is one of few words: evicted, refused, pipelined. */
   connectionEnded(reason: string): void;
 }
+
+/**
+ * How a reservation's wait ended: its start began, another invocation gave a slot back, it waited too long, or the slot could
+ * not be made.
+ */
+export type SlotWaitOutcome = "start" | "release" | "refused" | "failed";
 
 export interface InvokeOutcome {
   readonly cold: boolean;
@@ -68,6 +76,8 @@ export interface MetricsReading {
 export interface WorkerReading {
   readonly report: WorkerReport;
   readonly slots: Readonly<Record<SlotState, number>>;
+  /** Starts that wait for their turn, and those that have it. */
+  readonly starts: { readonly waiting: number; readonly underWay: number };
   /** Host memory of its slots as measured, in bytes. */
   readonly slotMemoryBytes: number;
   /** Booted microVMs that wait, by what they have ready. */
@@ -129,6 +139,12 @@ const liveMetrics = (registers: Registers): Metrics => {
   const init = histogram("init", "Init of runtime and function", ["outcome"], LONG_BUCKETS_S);
   const reserve = histogram("reserve", "Reservation of a slot at the Worker Manager", ["outcome"]);
   const placement = histogram("placement", "Placement's decision", []);
+  const slotWait = histogram(
+    "slot_wait",
+    "Wait of reservations that found no idle slot, by how it ended",
+    ["outcome"],
+    LONG_BUCKETS_S,
+  );
   const invoke = histogram("invoke", "Invocation, from request to answer", ["start", "result"], LONG_BUCKETS_S);
   const pool = counter("pool", "Slots made from a microVM booted beforehand (hit) or not (miss)", ["result", "kind"]);
   const evicted = counter("slots_ended", "Slots ended, by reason", ["reason"]);
@@ -142,6 +158,7 @@ const liveMetrics = (registers: Registers): Metrics => {
     boot: (durationMs, outcome) => boot.observe({ outcome }, durationMs / MS_PER_S),
     init: (durationMs, outcome) => init.observe({ outcome }, durationMs / MS_PER_S),
     reserve: (durationMs, outcome) => reserve.observe({ outcome }, durationMs / MS_PER_S),
+    slotWait: (durationMs, outcome) => slotWait.observe({ outcome }, durationMs / MS_PER_S),
     placement: (durationMs) => placement.observe(durationMs / MS_PER_S),
     invoke: (durationMs, { cold, result }) =>
       invoke.observe({ start: cold ? "cold" : "warm", result }, durationMs / MS_PER_S),
@@ -163,6 +180,7 @@ const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsRead
   const slots = gauge("slots", "Slots by state", ["worker", "state"]);
   const slotsMax = gauge("slots_max", "Slots that a worker may have", ["worker"]);
   const pool = gauge("pool_ready", "Booted microVMs that wait, by what they have ready", ["worker", "kind"]);
+  const starts = gauge("slot_starts", "Starts of slots that wait for their turn, or have it", ["worker", "state"]);
   const committed = gauge("memory_committed_bytes", "Nominal memory of a worker's slots", ["worker"]);
   const measured = gauge("slots_memory_bytes", "Host memory of a worker's slots, as measured", ["worker"]);
   const total = gauge("host_memory_bytes", "Memory of a worker's host", ["worker"]);
@@ -186,11 +204,13 @@ const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsRead
     bodies.set({ proven: "no" }, reading.http.bodies.unprovenBytes);
     bodies.set({ proven: "yes" }, reading.http.bodies.bytes);
     // Workers that went away, and kinds that are no more, go from the text too.
-    for (const one of [slots, slotsMax, pool, committed, measured, total, available]) one.reset();
-    for (const { report, slots: counts, slotMemoryBytes, poolReady } of reading.workers) {
+    for (const one of [slots, slotsMax, pool, starts, committed, measured, total, available]) one.reset();
+    for (const { report, slots: counts, starts: turns, slotMemoryBytes, poolReady } of reading.workers) {
       const worker = report.workerId;
       for (const [state, count] of Object.entries(counts)) if (state !== "Dead") slots.set({ worker, state }, count);
       for (const [kind, count] of Object.entries(poolReady)) pool.set({ worker, kind }, count);
+      starts.set({ worker, state: "waiting" }, turns.waiting);
+      starts.set({ worker, state: "under_way" }, turns.underWay);
       slotsMax.set({ worker }, report.slotsMax);
       committed.set({ worker }, report.memoryMbCommitted * BYTES_PER_MB);
       measured.set({ worker }, slotMemoryBytes);

@@ -59,6 +59,13 @@ export interface CpuShare {
   readonly hard: boolean;
 }
 
+/** How long the tasks of a microVM ran on the host's CPUs and how long they waited for one, since some moment before. */
+export interface CpuTimes {
+  readonly ranMs: number;
+  /** The sum over its tasks: two that wait at once count twice. */
+  readonly waitedMs: number;
+}
+
 export interface MicroVmStats {
   readonly pid: number;
   readonly cpu: number;
@@ -119,6 +126,8 @@ export interface MicroVm extends AsyncDisposable {
   pause(): Promise<void>;
   resume(): Promise<void>;
   stats(): Promise<MicroVmStats>;
+  /** Reads a file for each of its tasks, so not for every invocation. null when the host does not tell, or it has ended. */
+  cpuTimes(): CpuTimes | null;
   /**
    * In a sentence that the host killed a part of it for want of memory, which the guest may have survived; null when it did
    * not, or that cannot be told.

@@ -53,3 +53,15 @@ export const slotGone = (message: string): ServiceError =>
   new ServiceError(SLOT_GONE, 500, message, { Type: "Service" });
 
 export const isSlotGone = (error: unknown): boolean => error instanceof ServiceError && error.name === SLOT_GONE;
+
+const SLOT_STARTING = "SlotStartingException";
+
+/**
+ * A worker's answer when an invocation has waited long enough for its slot's init, which goes on: the slot serves whoever
+ * comes when it is through.
+ */
+export const slotStarting = (message: string): ServiceError =>
+  new ServiceError(SLOT_STARTING, 503, message, { Type: "Service" });
+
+export const isSlotStarting = (error: unknown): boolean =>
+  error instanceof ServiceError && error.name === SLOT_STARTING;

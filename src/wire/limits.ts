@@ -79,8 +79,17 @@ export const DEADLINE_GRACE_MS = 1_000;
 export const DEADLINE_READ_ON_MS = 500;
 /** Hearth's own: so much may come then. A guest holds 1 MiB of an answer at most, and its socket as much again. */
 export const OVERDUE_BYTES_MAX: number = 4 * MIB;
-/** Hearth's own: how long past the limit of an init a guest may take to tell of it before its microVM is given up. */
+/**
+ * Hearth's own: how long past the limit of an init a guest may take to tell of it before its microVM is given up. The limits of
+ * an init, of a boot and of what prepares a runtime are in time that the guest could use: without what it waited for a CPU.
+ */
 export const INIT_GRACE_MS = 5_000;
+/**
+ * Hearth's own: how long a reservation may wait for a slot, and then an invocation for the init of its slot, before the
+ * client is told to come again. Both below the usual read timeout of AWS's clients (60 s), so that they hear of it.
+ */
+export const SLOT_WAIT_MS_MAX = 50_000;
+export const INIT_WAIT_MS_MAX = 50_000;
 /** Hearth's own: spawn → shim's hello; over this the microVM is given up. */
 export const BOOT_TIMEOUT_MS = 30_000;
 

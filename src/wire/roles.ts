@@ -30,13 +30,15 @@ export interface ReserveRequest {
   readonly trace: TraceContext | null;
 }
 
-/** How an invocation left its slot. */
-export type ReleaseOutcome = "reusable" | "broken";
+/** How an invocation left its slot. `starting`: it did not begin, because the slot's init takes longer than it could wait. */
+export type ReleaseOutcome = "reusable" | "broken" | "starting";
 
 export interface WorkerManagerApi {
   /**
-   * A warm idle slot of the same function, else a new one. The lease lasts as long as the invocation may, with its init.
-   * Throws `ServiceError` TooManyRequestsException with its Reason when concurrency or the scaling rate is used up.
+   * A warm idle slot of the same function version, else the first that is free: one that is given back, or a new one once
+   * its start begins. The lease lasts as long as the invocation may, with its init. Throws `ServiceError`
+   * TooManyRequestsException with its Reason when concurrency or the scaling rate is used up, and
+   * ServiceUnavailableException when no slot was free within SLOT_WAIT_MS_MAX.
    */
   reserve(request: ReserveRequest): Promise<SlotLease>;
   release(leaseId: string, outcome: ReleaseOutcome): Promise<void>;
@@ -112,13 +114,18 @@ export interface WorkerInvokeApi {
 /** The worker's side of slot keeping, as the Worker Manager sees it. */
 export interface WorkerSlotApi {
   readonly workerId: string;
-  /** Makes a slot and returns as soon as it is accepted; init runs on. The first invoke waits for it. */
+  /**
+   * Makes a slot. Starts take turns: this returns when this one's has come; the start runs on, and the first invoke waits
+   * for it. Throws `ServiceError` SlotGoneException when it was taken back meanwhile.
+   */
   createSlot(request: {
     readonly slotId: string;
     readonly spec: FunctionSpec;
     readonly placementLeaseId: string;
     readonly trace: TraceContext | null;
   }): Promise<SlotInfo>;
+  /** Takes a `createSlot` back that still waits for its turn. Does nothing when its start has begun. */
+  withdrawSlot(slotId: string): Promise<void>;
   endSlot(slotId: string, reason: string): Promise<void>;
   listSlots(): Promise<readonly SlotInfo[]>;
   report(): Promise<WorkerReport>;

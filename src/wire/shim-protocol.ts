@@ -34,6 +34,11 @@ export const ToShim = {
    * Configure then comes without RootDrive.
    */
   Prepare: 0x06,
+  /**
+   * Init has had its time, as the host reckons it (what the guest could use of it): an init that is still under way ends
+   * as at its time limit, with `InitFailed`. It does nothing when init is over, or runs within an invocation.
+   */
+  EndInit: 0x07,
 } as const;
 
 /** Frames from the shim to the host. */

@@ -23,6 +23,11 @@ export class ScalingRate {
     return true;
   }
 
+  /** Gives one back that was not made after all. */
+  giveBack(): void {
+    this.#tokens = Math.min(SCALING_ENVIRONMENTS, this.#tokens + 1);
+  }
+
   #refill(nowMs: number): void {
     const refill = ((nowMs - this.#atMs) * SCALING_ENVIRONMENTS) / SCALING_SPAN_MS;
     this.#tokens = Math.min(SCALING_ENVIRONMENTS, this.#tokens + Math.max(0, refill));

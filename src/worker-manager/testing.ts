@@ -1,9 +1,9 @@
 /** What tests and measurements of the Worker Manager stand on: functions, and a worker without microVMs. */
-import { serviceFailure } from "../wire/errors.ts";
+import { serviceFailure, slotGone } from "../wire/errors.ts";
 import { functionKey } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import type { WorkerReport, WorkerSlotApi } from "../wire/roles.ts";
-import type { SlotInfo } from "../wire/slot.ts";
+import type { SlotInfo, SlotState } from "../wire/slot.ts";
 
 export const specOf = (name: string, revision = "r1"): FunctionSpec => ({
   functionArn: `arn:aws:lambda:us-east-1:000000000000:function:${name}`,
@@ -32,6 +32,9 @@ export class ListedWorker implements WorkerSlotApi {
   readonly ended: [string, string][] = [];
   /** Takes no new slot. */
   refuses = false;
+  /** Starts wait until `begin`. */
+  holds = false;
+  readonly #held: Map<string, { readonly begin: () => void; readonly withdraw: () => void }> = new Map();
   #listener: (slot: SlotInfo) => void = () => {};
 
   constructor(workerId: string) {
@@ -40,17 +43,39 @@ export class ListedWorker implements WorkerSlotApi {
 
   createSlot(request: { slotId: string; spec: FunctionSpec }): Promise<SlotInfo> {
     if (this.refuses) throw serviceFailure(`${this.workerId} is full`);
-    return Promise.resolve(this.add(request.slotId, request.spec));
+    if (!this.holds) return Promise.resolve(this.add(request.slotId, request.spec));
+    const { promise, resolve, reject } = Promise.withResolvers<SlotInfo>();
+    this.#held.set(request.slotId, {
+      begin: () => resolve(this.add(request.slotId, request.spec, "Init")),
+      withdraw: () => reject(slotGone("taken back")),
+    });
+    return promise;
   }
 
-  add(slotId: string, of: FunctionSpec): SlotInfo {
+  /** Starts that wait, in their order. */
+  get held(): readonly string[] {
+    return [...this.#held.keys()];
+  }
+
+  begin(slotId: string): void {
+    this.#held.get(slotId)?.begin();
+    this.#held.delete(slotId);
+  }
+
+  /** Init is over. */
+  ready(slotId: string): void {
+    const info = this.slots.get(slotId);
+    if (info !== undefined) this.#listener({ ...info, state: "Idle" });
+  }
+
+  add(slotId: string, of: FunctionSpec, state: SlotState = "Idle"): SlotInfo {
     const info: SlotInfo = {
       slotId,
       workerId: this.workerId,
       functionKey: functionKey(of),
       functionArn: of.functionArn,
       version: of.version,
-      state: "Idle",
+      state,
       memoryMb: of.memoryMb,
       createdAtMs: 0,
       since: 0,
@@ -68,6 +93,12 @@ export class ListedWorker implements WorkerSlotApi {
     if (info === undefined) return;
     this.slots.delete(slotId);
     this.#listener({ ...info, state: "Dead" });
+  }
+
+  withdrawSlot(slotId: string): Promise<void> {
+    this.#held.get(slotId)?.withdraw();
+    this.#held.delete(slotId);
+    return Promise.resolve();
   }
 
   endSlot(slotId: string, reason: string): Promise<void> {

@@ -1,12 +1,13 @@
 import assert from "node:assert/strict";
+import { setImmediate as turn } from "node:timers/promises";
 import { test } from "node:test";
 import { VirtualClock } from "../lib/virtual-clock.ts";
 import { systemIds } from "../lib/ids.ts";
 import { noTracer } from "../telemetry/tracing.ts";
 import { ServiceError } from "../wire/errors.ts";
 import type { FunctionSpec } from "../wire/function.ts";
-import { SCALING_ENVIRONMENTS } from "../wire/limits.ts";
-import type { ReserveRequest } from "../wire/roles.ts";
+import { SCALING_ENVIRONMENTS, SLOT_WAIT_MS_MAX } from "../wire/limits.ts";
+import type { ReserveRequest, SlotLease } from "../wire/roles.ts";
 import { ListedWorker, specOf } from "./testing.ts";
 import { WorkerManager } from "./worker-manager.ts";
 
@@ -18,7 +19,7 @@ const fleet = async (options: { accountConcurrency?: number } = {}) => {
       place: () => Promise.resolve({ workerId: "w1", reason: "only one", leaseId: "p" }),
       cancel: () => Promise.resolve(),
     },
-    metrics: { reserve: () => {}, placement: () => {}, throttled: () => {} },
+    metrics: { reserve: () => {}, placement: () => {}, throttled: () => {}, slotWait: () => {} },
     tracer: noTracer,
     clock,
     ids: systemIds,
@@ -144,4 +145,124 @@ test("a lease that nobody gives back ends, and its slot with it", async () => {
   await manager.sweep();
   assert.deepEqual(worker.ended, [[lease.slotId, "broken"]]);
   assert.equal((await manager.concurrency()).account, 0);
+});
+
+/** Lets everything that waits for nothing but its turn go on. */
+const turns = async (): Promise<void> => {
+  for (let n = 0; n < 5; n += 1) await turn();
+};
+
+/** A fleet whose starts wait until they are told to begin, with `count` reservations that wait for them. */
+const waitingFleet = async (count: number) => {
+  const made = await fleet();
+  made.worker.holds = true;
+  const served: SlotLease[] = [];
+  const refused: unknown[] = [];
+  const reserve = (): void =>
+    void made.manager.reserve(request(specOf("f"))).then(
+      (lease) => served.push(lease),
+      (error: unknown) => refused.push(error),
+    );
+  for (let n = 0; n < count; n += 1) reserve();
+  await turns();
+  return { ...made, served, refused };
+};
+
+test("a slot that is given back goes to who waits for a start, and the last start is taken back", async () => {
+  const { manager, worker, served } = await waitingFleet(3);
+  const [first = "", , last = ""] = worker.held;
+  worker.begin(first);
+  await turns();
+  assert.deepEqual(
+    served.map(({ slotId, cold }) => [slotId, cold]),
+    [[first, true]],
+  );
+  worker.ready(first);
+  await manager.release(served[0]?.leaseId ?? "", "reusable");
+  await turns();
+  assert.deepEqual(served.map(({ slotId, cold }) => [slotId, cold])[1], [first, false]);
+  assert.equal(worker.held.includes(last), false, "nobody waits for it");
+  assert.equal(worker.held.length, 1);
+  assert.equal((await manager.concurrency()).account, 2);
+});
+
+test("a start that was taken back too late is not lost: its slot serves the next once it is idle", async () => {
+  const { manager, worker, served } = await waitingFleet(2);
+  const [first = "", second = ""] = worker.held;
+  worker.begin(first);
+  await turns();
+  worker.begin(second);
+  await manager.release(served[0]?.leaseId ?? "", "reusable");
+  await turns();
+  assert.equal(served.length, 2);
+  const unused = served[1]?.slotId === first ? second : first;
+  // Either is right; the other one has no lease, and is given out when its init is over.
+  worker.ready(unused);
+  const next = await manager.reserve(request(specOf("f")));
+  assert.equal(next.slotId, unused);
+  assert.equal(next.cold, false);
+});
+
+test("who waits too long is refused with a 503, and leaves neither a start nor a count", async () => {
+  const { manager, worker, clock, refused } = await waitingFleet(2);
+  await clock.advance(SLOT_WAIT_MS_MAX);
+  await turns();
+  assert.equal(refused.length, 2);
+  for (const error of refused) {
+    assert.ok(error instanceof ServiceError);
+    assert.equal(error.status, 503);
+    assert.match(error.message, /No slot was free within 50 s/);
+  }
+  assert.deepEqual(worker.held, []);
+  assert.equal((await manager.concurrency()).account, 0);
+});
+
+test("those that wait count against every limit", async () => {
+  const { manager, worker } = await fleet({ accountConcurrency: 3 });
+  worker.holds = true;
+  const waiting = [1, 2].map(() => manager.reserve(request(specOf("f"), 2)));
+  await assert.rejects(
+    manager.reserve(request(specOf("f"), 2)),
+    throttledWith("ReservedFunctionConcurrentInvocationLimitExceeded"),
+  );
+  void manager.reserve(request(specOf("g")));
+  await assert.rejects(manager.reserve(request(specOf("h"))), throttledWith("ConcurrentInvocationLimitExceeded"));
+  await turns();
+  for (const slotId of worker.held) worker.begin(slotId);
+  assert.equal((await Promise.all(waiting)).length, 2);
+});
+
+test("an invocation that does not wait for a slow init leaves the slot to the next", async () => {
+  const { manager, worker, served } = await waitingFleet(1);
+  const [slotId = ""] = worker.held;
+  worker.begin(slotId);
+  await turns();
+  await manager.release(served[0]?.leaseId ?? "", "starting");
+  assert.deepEqual(worker.ended, []);
+  const next = manager.reserve(request(specOf("f")));
+  await turns();
+  assert.equal(worker.held.length, 1, "it may not be given out before it is ready");
+  worker.ready(slotId);
+  assert.equal((await next).slotId, slotId);
+  await turns();
+  assert.deepEqual(worker.held, [], "and the start asked for meanwhile is taken back");
+});
+
+test("a reservation that waits while its function is changed is served, and its slot ends after it", async () => {
+  const { manager, worker, served } = await waitingFleet(1);
+  const [slotId = ""] = worker.held;
+  await manager.retire(specOf("f").functionArn, "r2");
+  worker.begin(slotId);
+  await turns();
+  await manager.release(served[0]?.leaseId ?? "", "reusable");
+  assert.deepEqual(worker.ended, [[slotId, "retired"]]);
+});
+
+test("a worker's slots that were starting when it was taken in are given out when they are ready", async () => {
+  const { manager } = await fleet();
+  const other = new ListedWorker("w2");
+  other.add("s", specOf("f"), "Init");
+  await manager.addWorker(other);
+  other.ready("s");
+  assert.equal((await manager.reserve(request(specOf("f")))).slotId, "s");
 });

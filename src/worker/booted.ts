@@ -4,6 +4,7 @@ import { BOOT_TIMEOUT_MS, EPHEMERAL_MB_DEFAULT } from "../wire/limits.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import { FromShim, HelloField, SHIM_PORT, SHIM_PROTOCOL_VERSION } from "../wire/shim-protocol.ts";
 import { ShimLink } from "./shim-link.ts";
+import { afterUsable, overText } from "./starts/usable-time.ts";
 
 /** A microVM whose shim has said hello. It belongs to nobody yet. */
 export interface BootedMicroVm extends AsyncDisposable {
@@ -94,7 +95,11 @@ const shimOf = (clock: Clock, vm: MicroVm): Promise<ShimLink> => {
   const { promise, resolve, reject } = Promise.withResolvers<ShimLink>();
   const fail = (why: string, cause: Error | null = null): void =>
     reject(new BootError(`microVM ${vm.id} did not come up: ${why}`, { cause }));
-  const timer = clock.after(BOOT_TIMEOUT_MS, () => fail(`no hello from its shim within ${BOOT_TIMEOUT_MS} ms`));
+  const timer = afterUsable(clock, {
+    read: () => vm.cpuTimes(),
+    usableMsMax: BOOT_TIMEOUT_MS,
+    onOver: (why) => fail(`no hello from its shim ${overText(why, BOOT_TIMEOUT_MS)}`),
+  });
   void vm.exited.then((exit) => fail(exit.detail, exit.error));
   let connected = false;
   vm.listen(SHIM_PORT, (stream) => {

@@ -4,7 +4,7 @@ import type { Timer } from "../lib/clock.ts";
 import type { Ids } from "../lib/ids.ts";
 import { serviceFailure, slotGone } from "../wire/errors.ts";
 import { unavailable } from "../wire/exhaustion.ts";
-import { functionGroup } from "../wire/function.ts";
+import { functionGroup, functionKey } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import type { InvocationRequest, InvocationResult, InvocationStream } from "../wire/invocation.ts";
 import {
@@ -35,8 +35,11 @@ import { expectedBytes, nominalRoom } from "./memory/pressure.ts";
 import type { IdleSlot } from "./memory/pressure.ts";
 import { prepareRuntime } from "./preparation.ts";
 import type { ShelfKey } from "./shelf.ts";
-import { mayTakePrepared, Slot } from "./slot.ts";
+import { mayTakePrepared } from "./slot-configuration.ts";
+import { Slot } from "./slot.ts";
 import type { SlotServices } from "./slot.ts";
+import { STARTS_FIRST, STARTS_PER_CPU } from "./starts/limits.ts";
+import { Starts } from "./starts/starts.ts";
 
 export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "changed"> {
   readonly ids: Ids;
@@ -70,7 +73,10 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   readonly #services: SlotServices;
   readonly #pool: MicroVmPool;
   readonly #hostLoad: HostLoad;
+  readonly #starts: Starts;
   readonly #slots: Map<string, Slot> = new Map();
+  /** Of slots whose start waits for its turn. */
+  readonly #waiting: Map<string, FunctionSpec> = new Map();
   /** Placement's leases of slots taken lately, oldest first, with the monotonic time at which each was. */
   readonly #placementLeases: Map<string, number> = new Map();
   readonly #listeners: Set<(slot: SlotInfo) => void> = new Set();
@@ -84,6 +90,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   constructor(options: MicroManagerOptions) {
     this.#options = options;
     this.workerId = options.workerId;
+    this.#starts = new Starts(options.clock, availableParallelism() * STARTS_PER_CPU + STARTS_FIRST);
     this.#hostLoad = new HostLoad(options.storagePath, options.clock);
     this.#pool = new MicroVmPool({
       clock: options.clock,
@@ -114,19 +121,37 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     this.#sweep = options.clock.every(SLOT_SWEEP_MS, () => this.#sweepSlots());
   }
 
-  createSlot(request: {
+  async createSlot(request: {
     readonly slotId: string;
     readonly spec: FunctionSpec;
     readonly placementLeaseId: string;
     readonly trace: TraceContext | null;
   }): Promise<SlotInfo> {
-    if (this.#draining) throw serviceFailure(`worker ${this.workerId} is draining and takes no new slots`);
-    this.#makeRoom(request.spec.memoryMb);
-    const slot = new Slot(request.slotId, request.spec, this.#services);
-    this.#slots.set(slot.id, slot);
+    const { slotId, spec, trace } = request;
+    this.#assertOpen();
     this.#placementLeases.set(request.placementLeaseId, this.#options.clock.monotonicMs());
-    this.#finish(slot.start(request.trace));
-    return Promise.resolve(slot.info);
+    this.#waiting.set(slotId, spec);
+    const turn = await this.#starts.turn(slotId, functionKey(spec)).finally(() => this.#waiting.delete(slotId));
+    try {
+      this.#assertOpen();
+      this.#makeRoom(spec.memoryMb);
+    } catch (error) {
+      turn[Symbol.dispose]();
+      throw error;
+    }
+    const slot = new Slot(slotId, spec, this.#services);
+    this.#slots.set(slot.id, slot);
+    this.#finish(slot.start(trace, turn));
+    return slot.info;
+  }
+
+  withdrawSlot(slotId: string): Promise<void> {
+    this.#starts.withdraw(slotId, slotGone(`slot ${slotId} was taken back before its start`));
+    return Promise.resolve();
+  }
+
+  #assertOpen(): void {
+    if (this.#draining) throw serviceFailure(`worker ${this.workerId} is draining and takes no new slots`);
   }
 
   async invoke(lease: SlotLease, request: InvocationRequest): Promise<InvocationResult> {
@@ -145,6 +170,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   }
 
   async endSlot(slotId: string, reason: string): Promise<void> {
+    await this.withdrawSlot(slotId);
     await this.#slots.get(slotId)?.end(reason);
   }
 
@@ -165,6 +191,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
 
   async report(): Promise<WorkerReport> {
     const slots = [...this.#slots.values()];
+    const waiting = [...this.#waiting.values()];
     const memory = await this.#memory.read();
     return {
       workerId: this.workerId,
@@ -174,11 +201,12 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       memoryBytesTotal: memory.totalBytes,
       memoryBytesAvailable: memory.availableBytes,
       memoryBytesIdle: this.#pool.readyBytes + this.#idle().reduce((sum, { memoryBytes }) => sum + memoryBytes, 0),
-      memoryMbCommitted: this.#committedMb,
-      slots: slots.length,
+      // Starts that wait count: Placement has let go of its lease on them.
+      memoryMbCommitted: this.#committedMb + waiting.reduce((sum, { memoryMb }) => sum + memoryMb, 0),
+      slots: slots.length + waiting.length,
       slotsMax: this.#options.slotsMax,
       busy: slots.filter((slot) => slot.info.state === "Busy").length,
-      groups: countGroups(slots),
+      groups: countGroups([...slots.map(({ spec }) => spec), ...waiting]),
       ...(await this.#hostLoad.read()),
       draining: this.#draining,
     };
@@ -197,6 +225,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       slots: countStates(slots),
       slotMemoryBytes: slots.reduce((sum, slot) => sum + slot.memoryBytes, 0),
       poolReady: this.#pool.ready,
+      starts: { waiting: this.#starts.waiting, underWay: this.#starts.underWay },
     };
   }
 
@@ -204,6 +233,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.#draining = true;
     this.#sweep[Symbol.dispose]();
+    this.#starts[Symbol.dispose]();
     this.#memory[Symbol.dispose]();
     await Promise.all([...this.#slots.values()].map((slot) => slot.end("drain")));
     await this.#pool[Symbol.asyncDispose]();
@@ -352,10 +382,10 @@ const countStates = (slots: readonly SlotInfo[]): Record<SlotState, number> => {
   return counts;
 };
 
-const countGroups = (slots: readonly Slot[]): number[] => {
+const countGroups = (specs: readonly FunctionSpec[]): number[] => {
   const counts = Array.from({ length: FUNCTION_GROUPS }, () => 0);
-  for (const slot of slots) {
-    const group = functionGroup(slot.spec.functionArn);
+  for (const { functionArn } of specs) {
+    const group = functionGroup(functionArn);
     counts[group] = (counts[group] ?? 0) + 1;
   }
   return counts;

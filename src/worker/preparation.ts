@@ -5,7 +5,8 @@ import type { Field } from "../wire/shim-protocol.ts";
 import { BootError } from "./booted.ts";
 import type { BootedMicroVm } from "./booted.ts";
 import { preparedEnvironment } from "./environment.ts";
-import type { RuntimeImage } from "./slot.ts";
+import type { RuntimeImage } from "./runtime-images.ts";
+import { afterUsable, overText } from "./starts/usable-time.ts";
 
 /**
  * Starts a runtime in a booted microVM that has its images, before anybody knows for which function: resolves when it
@@ -31,9 +32,11 @@ export const prepareRuntime = async (
 const prepared = async (clock: Clock, booted: BootedMicroVm, runtime: RuntimeImage): Promise<void> => {
   const { promise, resolve, reject } = Promise.withResolvers<void>();
   const fail = (why: string): void => reject(new BootError(`microVM ${booted.vm.id} has no runtime ready: ${why}`));
-  const timer = clock.after(PREPARE_TIMEOUT_MS, () =>
-    fail(`it did not ask for a function in ${PREPARE_TIMEOUT_MS} ms`),
-  );
+  const timer = afterUsable(clock, {
+    read: () => booted.vm.cpuTimes(),
+    usableMsMax: PREPARE_TIMEOUT_MS,
+    onOver: (why) => fail(`it did not ask for a function ${overText(why, PREPARE_TIMEOUT_MS)}`),
+  });
   booted.link.own({
     frame: ({ type, payload }) => {
       if (type === FromShim.Prepared) return resolve();

@@ -4,7 +4,20 @@ import { join } from "node:path";
 import { BASE_IMAGE, isRuntimeName, runtimeOf } from "../runtimes/catalog.ts";
 import type { ImageManifest } from "../runtimes/catalog.ts";
 import { serviceFailure } from "../wire/errors.ts";
-import type { RuntimeImage } from "./slot.ts";
+
+/** What a runtime needs in the guest. */
+export interface RuntimeImage {
+  /** EROFS images to stack over the base, lowest first; none for `provided`. */
+  readonly drives: readonly string[];
+  /** Command line. */
+  readonly argv: readonly string[];
+  readonly environment: Readonly<Record<string, string>>;
+  /** Variables that the runtime reads only as it starts; null where it cannot be started before its function is known. */
+  readonly readAtStart: RegExp | null;
+  /** For the INIT_START line. */
+  readonly version: string;
+  readonly versionArn: string;
+}
 
 /** The base image and the runtimes' images on this host. */
 export interface RuntimeImages {

@@ -25,6 +25,8 @@ import { LOG_RATE_KIB_DEFAULT } from "./log-rate.ts";
 import { BufferedSink } from "./invocation.ts";
 import { ShimLink } from "./shim-link.ts";
 import { Slot } from "./slot.ts";
+import { START_WEIGHT_MIN } from "./starts/limits.ts";
+import type { StartTurn } from "./starts/starts.ts";
 
 const SPEC: FunctionSpec = {
   functionArn: "arn:aws:lambda:us-east-1:000000000000:function:f",
@@ -58,6 +60,8 @@ const REQUEST = {
   receivedAtMs: 0,
 };
 
+const TURN: StartTurn = { watch: () => {}, [Symbol.dispose]: () => {} };
+
 /** The guest's end of a slot's stream: what the slot sends is collected, what the guest says is written by the test. */
 const guest = (changes: Partial<FunctionSpec> = {}) => {
   const toShim: Frame[] = [];
@@ -83,6 +87,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
     pause: () => Promise.resolve(),
     resume: () => Promise.resolve(),
     stats: () => Promise.resolve({ pid: 1, cpu: 0, memoryBytes: 1, cpuTimeUs: 1 }),
+    cpuTimes: () => null,
     outOfHostMemory: () => host.killedForMemory,
     setCpuShare: (share: CpuShare) => shares.push(share),
     setBusy: (busy: boolean) => busyness.push(busy),
@@ -144,7 +149,7 @@ const settled = async (): Promise<void> => {
 };
 
 const ready = async (made: ReturnType<typeof guest>): Promise<void> => {
-  await made.slot.start(null);
+  await made.slot.start(null, TURN);
   made.say(FromShim.Ready, [[ReadyField.InitDurationUs, 12_340]]);
   await settled();
 };
@@ -162,7 +167,7 @@ const answer = (made: ReturnType<typeof guest>, text: string): void => {
 
 test("an invocation that comes during init waits for it, and its report pays for it", async () => {
   const made = guest();
-  await made.slot.start(null);
+  await made.slot.start(null, TURN);
   const sink = new BufferedSink();
   const invoked = made.slot.invoke(REQUEST, sink, PAYLOAD_BYTES_MAX);
   await settled();
@@ -317,12 +322,12 @@ test("a guest that is silent past its deadline is ended, and the client gets a t
   assert.equal(made.killed.length, 1);
 });
 
-test("a function's part of a CPU follows its memory, is held to after init, and counts while it works", async () => {
+test("a function's part of a CPU follows its memory, more while it starts, is held to after init, and counts while it works", async () => {
   const made = guest({ memoryMb: 512 });
   await ready(made);
   const share = 512 / 1_769;
   assert.deepEqual(made.shares, [
-    { share, hard: false },
+    { share: START_WEIGHT_MIN, hard: false },
     { share, hard: true },
   ]);
   assert.deepEqual(made.busyness, [true, false]);

@@ -4,8 +4,8 @@ import type { LogSink } from "../telemetry/function-log.ts";
 import type { Metrics } from "../telemetry/metrics.ts";
 import { traced } from "../telemetry/tracing.ts";
 import type { Span, Tracer } from "../telemetry/tracing.ts";
-import type { GuestDevice, MicroVmExit } from "../vmm/microvm.ts";
-import { serviceFailure, slotGone } from "../wire/errors.ts";
+import type { CpuShare, GuestDevice, MicroVmExit } from "../vmm/microvm.ts";
+import { serviceFailure, slotGone, slotStarting } from "../wire/errors.ts";
 import type { ServiceError } from "../wire/errors.ts";
 import { exhaustion } from "../wire/exhaustion.ts";
 import { functionKey } from "../wire/function.ts";
@@ -15,21 +15,18 @@ import {
   AFTER_ANSWER_MS,
   DEADLINE_GRACE_MS,
   DEADLINE_READ_ON_MS,
-  INIT_GRACE_MS,
   INIT_TIMEOUT_MS,
-  OPEN_FILES_MAX,
-  PIDS_MAX,
+  INIT_WAIT_MS_MAX,
 } from "../wire/limits.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
-import { ConfigureField, FailureOutcome, FromShim, ReadyField, ToShim } from "../wire/shim-protocol.ts";
-import type { Field, Frame } from "../wire/shim-protocol.ts";
+import { FailureOutcome, FromShim, ReadyField, ToShim } from "../wire/shim-protocol.ts";
+import type { Frame } from "../wire/shim-protocol.ts";
 import type { SlotInfo } from "../wire/slot.ts";
 import { formatAmznTrace } from "../wire/trace.ts";
 import type { TraceContext } from "../wire/trace.ts";
 import type { BootedMicroVm } from "./booted.ts";
 import { cpuShare } from "./cpu-share.ts";
 import type { CpuPolicy } from "./cpu-share.ts";
-import { fitsPrepared, functionEnvironment } from "./environment.ts";
 import { failureTexts, readFailure } from "./failure.ts";
 import type { Failure } from "./failure.ts";
 import { Freezer } from "./freezer.ts";
@@ -37,23 +34,15 @@ import type { SlotNetwork } from "./network/slot-network.ts";
 import { GuestProtocolError, InvocationFrames, invokeFields } from "./invocation.ts";
 import type { Done, ResponseSink } from "./invocation.ts";
 import type { Taken } from "./pool.ts";
+import type { RuntimeImage } from "./runtime-images.ts";
+import { configureFields } from "./slot-configuration.ts";
 import { SlotLog } from "./slot-log.ts";
+import { cpuDenied, CpuDenial } from "./starts/cpu-denied.ts";
+import { START_WEIGHT_MIN } from "./starts/limits.ts";
+import type { StartTurn } from "./starts/starts.ts";
+import { limitInit } from "./starts/init-limit.ts";
 import { SlotStateMachine } from "./slot-state.ts";
 import { invocationSpan, StartTrace } from "./slot-trace.ts";
-
-/** What a runtime needs in the guest. */
-export interface RuntimeImage {
-  /** EROFS images to stack over the base, lowest first; none for `provided`. */
-  readonly drives: readonly string[];
-  /** Command line. */
-  readonly argv: readonly string[];
-  readonly environment: Readonly<Record<string, string>>;
-  /** Variables that the runtime reads only as it starts; null where it cannot be started before its function is known. */
-  readonly readAtStart: RegExp | null;
-  /** For the INIT_START line. */
-  readonly version: string;
-  readonly versionArn: string;
-}
 
 /** What a slot needs from its worker. */
 export interface SlotServices {
@@ -84,18 +73,6 @@ export interface Ended {
 
 const BYTES_PER_MIB = 1024 * 1024;
 
-/** What was attached for a slot. */
-interface GuestDrives {
-  readonly root: readonly GuestDevice[];
-  readonly code: GuestDevice;
-  readonly scratch: GuestDevice;
-  readonly layers: readonly GuestDevice[];
-}
-
-/** Whether a runtime that was started before its function was known can become this one's. */
-export const mayTakePrepared = (spec: FunctionSpec, { environment, readAtStart }: RuntimeImage): boolean =>
-  readAtStart !== null && fitsPrepared(spec, environment, readAtStart);
-
 /** One microVM, one function version, one invocation at a time. Owns its microVM. */
 export class Slot {
   readonly id: string;
@@ -122,7 +99,9 @@ export class Slot {
   #cpuTimeUs = 0;
   /** Why it could not start, when that is not the slot's own fault. */
   #failure: ServiceError | null = null;
-  #initBackstop: Timer | null = null;
+  /** Of its start, until that is over. */
+  #turn: StartTurn | null = null;
+  #initLimit: Timer | null = null;
   /** When a guest that writes too much log may go on. */
   #logHold: Timer | null = null;
   #endReason: string | null = null;
@@ -165,8 +144,12 @@ export class Slot {
     return this.#state.sinceMs;
   }
 
-  /** Gets a microVM, attaches the code and starts the runtime. Never rejects: a failure ends the slot. */
-  async start(trace: TraceContext | null): Promise<void> {
+  /**
+   * Gets a microVM, attaches the code and starts the runtime. `turn` is ended when init is over. Never rejects: a failure
+   * ends the slot.
+   */
+  async start(trace: TraceContext | null, turn: StartTurn): Promise<void> {
+    this.#turn = turn;
     const steps = new StartTrace(this.#services, trace, this.id, this.spec);
     this.#startTrace = steps;
     try {
@@ -186,7 +169,7 @@ export class Slot {
         return;
       }
       void booted.vm.exited.then((exit) => this.#exited(exit));
-      booted.vm.setCpuShare(cpuShare(this.spec.memoryMb, this.#services.cpu, "init"));
+      booted.vm.setCpuShare({ share: Math.max(START_WEIGHT_MIN, this.#memoryShare("init").share), hard: false });
       booted.vm.setBusy(true);
       this.#freezer = new Freezer({
         clock: this.#services.clock,
@@ -209,8 +192,32 @@ export class Slot {
       booted.link.own({ frame: (frame) => this.#frame(frame), closed: (detail) => void this.end(detail) });
       this.#logInitStart();
       steps.initBegan();
-      booted.link.send(ToShim.Configure, this.#configuration({ root, code, scratch, layers }));
-      this.#initBackstop = this.#services.clock.after(INIT_TIMEOUT_MS + INIT_GRACE_MS, () => this.#initOverrun());
+      const runtime = this.#services.runtime(this.spec.runtime, this.spec.region);
+      booted.link.send(
+        ToShim.Configure,
+        configureFields({
+          spec: this.spec,
+          runtime,
+          drives: { root, code, scratch, layers },
+          network: this.#network,
+          logStream: this.#logStream,
+          unixMs: this.#services.clock.wallMs(),
+        }),
+      );
+      turn.watch(
+        () => booted.vm.cpuTimes(),
+        // It goes on beside others now, and weighs no more than they do.
+        () => booted.vm.setCpuShare(this.#memoryShare("init")),
+      );
+      this.#initLimit = limitInit({
+        clock: this.#services.clock,
+        read: () => booted.vm.cpuTimes(),
+        end: () => booted.link.send(ToShim.EndInit, []),
+        giveUp: (what, failure) => {
+          this.#failure = failure;
+          void this.end(what);
+        },
+      });
     } catch (error) {
       this.#failure = exhaustion(error);
       await this.end(error instanceof Error ? error.message : String(error));
@@ -223,11 +230,9 @@ export class Slot {
     return this.end(detail);
   }
 
-  /** The guest let the limit of its init pass without a word. */
-  #initOverrun(): Promise<void> {
-    const what = `the guest did not end its init within ${INIT_TIMEOUT_MS + INIT_GRACE_MS} ms`;
-    this.#failure = serviceFailure(`The function could not be started: ${what}.`);
-    return this.end(what);
+  /** The part of a CPU that comes with the function's memory. */
+  #memoryShare(phase: "init" | "invoke"): CpuShare {
+    return cpuShare(this.spec.memoryMb, this.#services.cpu, phase);
   }
 
   /**
@@ -247,8 +252,7 @@ export class Slot {
 
   async #invoke(request: InvocationRequest, sink: ResponseSink, responseBytesMax: number, span: Span): Promise<Ended> {
     const { tracer, clock } = this.#services;
-    if (this.#state.state === "Init")
-      await traced(tracer.start("wait for init", span.context), () => this.#ready.promise);
+    if (this.#state.state === "Init") await traced(tracer.start("wait for init", span.context), () => this.#initWait());
     await this.#ready.promise;
     const { booted } = this;
     this.#state.to("Busy");
@@ -275,6 +279,8 @@ export class Slot {
       frames.overrun(this.spec.timeoutMs);
       void this.end("the guest did not end an invocation at its deadline");
     });
+    const { share } = this.#memoryShare("invoke");
+    const denial = new CpuDenial(clock, this.spec.timeoutMs, share, () => booted.vm.cpuTimes());
     const running = tracer.start("run", span.context);
     this.#span = running;
     try {
@@ -284,6 +290,7 @@ export class Slot {
       const done = await frames.done;
       running.end();
       if (frames.failure?.outcome === FailureOutcome.Exited) this.#assertWhole(booted);
+      if (frames.failure?.outcome === FailureOutcome.TimedOut && denial.isDenied) throw cpuDenied();
       const ended = this.#report(request, frames, done, cold);
       if (ended.error !== null) span.fail(ended.error.errorType, "The function failed.");
       span.set({
@@ -301,10 +308,23 @@ export class Slot {
       this.#span = null;
       readOn[Symbol.dispose]();
       backstop[Symbol.dispose]();
+      denial[Symbol.dispose]();
       this.#invocation = null;
       // Held back for a reader that has the whole answer by now: the next invocation must not wait for it.
       this.resumeReading();
     }
+  }
+
+  /** Rejects with `slotStarting` when init is not over after INIT_WAIT_MS_MAX. It goes on. */
+  async #initWait(): Promise<void> {
+    const over = new AbortController();
+    await Promise.race([this.#ready.promise, this.#services.clock.sleep(INIT_WAIT_MS_MAX, over.signal)]).finally(() =>
+      over.abort(),
+    );
+    if (this.#state.state !== "Init") return;
+    throw slotStarting(
+      `The function's init goes on and has not ended within ${INIT_WAIT_MS_MAX / 1000} s, because its host is too busy. Try again later.`,
+    );
   }
 
   /** A runtime's end may be the host's doing: a process that it killed has crashed for the guest, which knows no better. */
@@ -368,7 +388,8 @@ export class Slot {
   async #end(reason: string): Promise<void> {
     this.#endReason = reason;
     const gone = microVmEnded(reason);
-    this.#initBackstop?.[Symbol.dispose]();
+    this.#initLimit?.[Symbol.dispose]();
+    this.#turn?.[Symbol.dispose]();
     this.#state.to("Dead");
     this.#freezer?.close();
     this.#log.flush();
@@ -393,35 +414,6 @@ export class Slot {
     const [code, ...layers] = await Promise.all([this.spec.code, ...this.spec.layers].map(this.#services.image));
     if (code === undefined) throw serviceFailure("a function without code");
     return { root: this.#services.runtime(this.spec.runtime, this.spec.region).drives, code, layers };
-  }
-
-  #configuration({ root, code, scratch, layers }: GuestDrives): Field[] {
-    const runtime = this.#services.runtime(this.spec.runtime, this.spec.region);
-    return [
-      ...root.map((device): Field => [ConfigureField.RootDrive, device]),
-      [ConfigureField.CodeDrive, code],
-      [ConfigureField.ScratchDrive, scratch],
-      ...layers.map((device): Field => [ConfigureField.LayerDrive, device]),
-      ...runtime.argv.map((argument): Field => [ConfigureField.Argument, argument]),
-      ...functionEnvironment(this.spec, runtime.environment, this.#logStream).map((variable): Field => [
-        ConfigureField.Environment,
-        variable,
-      ]),
-      [ConfigureField.WorkingDirectory, "/var/task"],
-      [ConfigureField.MemoryBytesMax, this.spec.memoryMb * BYTES_PER_MIB],
-      [ConfigureField.TmpBytesMax, this.spec.ephemeralMb * BYTES_PER_MIB],
-      [ConfigureField.PidsMax, PIDS_MAX],
-      [ConfigureField.InitTimeoutMs, INIT_TIMEOUT_MS],
-      [ConfigureField.TimeoutMs, this.spec.timeoutMs],
-      [ConfigureField.FunctionName, this.spec.functionName],
-      [ConfigureField.FunctionVersion, this.spec.version],
-      [ConfigureField.Handler, this.spec.handler],
-      [ConfigureField.AccountId, this.spec.accountId],
-      [ConfigureField.OpenFilesMax, OPEN_FILES_MAX],
-      [ConfigureField.UnixTimeUs, this.#services.clock.wallMs() * 1000],
-      [ConfigureField.TakePrepared, mayTakePrepared(this.spec, runtime) ? 1 : 0],
-      ...(this.#network === null ? [] : networkFields(this.#network)),
-    ];
   }
 
   /** A function that writes more log than it may is held back for a moment. */
@@ -467,7 +459,8 @@ export class Slot {
 
   #initEnded(failure: Failure | null, durationUs: number): void {
     if (this.#state.state !== "Init") throw new GuestProtocolError("init ended a second time");
-    this.#initBackstop?.[Symbol.dispose]();
+    this.#initLimit?.[Symbol.dispose]();
+    this.#turn?.[Symbol.dispose]();
     const durationMs = durationUs / 1000;
     this.#services.metrics.init(durationMs, failure === null ? "ready" : "failed");
     if (failure === null) {
@@ -483,7 +476,7 @@ export class Slot {
         errorType: texts.error.errorType,
       });
     }
-    this.#booted?.vm.setCpuShare(cpuShare(this.spec.memoryMb, this.#services.cpu, "invoke"));
+    this.#booted?.vm.setCpuShare(this.#memoryShare("invoke"));
     this.#startTrace?.ended(failure === null ? null : "InitFailed", "The function's init failed.");
     this.#idle();
     this.#ready.resolve();
@@ -576,9 +569,3 @@ export class Slot {
 
 const microVmEnded = (reason: string): ServiceError =>
   serviceFailure(`The microVM ended before the invocation did: ${reason}`);
-
-const networkFields = ({ guest }: SlotNetwork): Field[] => [
-  [ConfigureField.NetworkAddress, guest.address],
-  [ConfigureField.NetworkGateway, guest.gateway],
-  ...guest.nameServers.map((server): Field => [ConfigureField.NameServer, server]),
-];

@@ -68,6 +68,33 @@ export const cpuTimeUsOf = (tasks: readonly number[]): number =>
     }
   }, 0);
 
+/**
+ * How long tasks waited for a CPU although they could have run, in all (/proc/TASK/schedstat, second field, ns). A task
+ * that has ended counts with what was last read of it.
+ */
+export class WaitedTime {
+  #known: ReadonlyMap<number, number> = new Map();
+  #endedNs = 0;
+
+  /** Reads it for the tasks that there are now, in ms. */
+  read(tasks: readonly number[]): number {
+    const known = new Map<number, number>();
+    let sumNs = 0;
+    for (const task of tasks) {
+      try {
+        const waitedNs = Number(readFileSync(`/proc/${String(task)}/schedstat`, "utf8").split(" ")[1]);
+        known.set(task, waitedNs);
+        sumNs += waitedNs;
+      } catch {
+        // It ended since it was listed.
+      }
+    }
+    for (const [task, waitedNs] of this.#known) if (!known.has(task)) this.#endedNs += waitedNs;
+    this.#known = known;
+    return (sumNs + this.#endedNs) / 1e6;
+  }
+}
+
 /** Whether a process was stopped by a signal or by its tracer, or ended (proc(5): T, t, Z, X, or no such process). */
 export const isStopped = (pid: number): boolean => {
   try {

@@ -10,7 +10,7 @@ import type { CpuPlace } from "../../jail/cpu-allocator.ts";
 import type { WeightPart } from "../../jail/group-weight.ts";
 import type { VsockDevice } from "../../devices/vsock.ts";
 import { FREEZE_TIMEOUT_MS, MOVE_AGAIN_MS, REAP_TIMEOUT_MS, UBD_DEVICES_MAX } from "../../limits.ts";
-import type { CpuShare, Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats } from "../../microvm.ts";
+import type { CpuShare, CpuTimes, Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats } from "../../microvm.ts";
 import { checked, native } from "../../native.ts";
 import { Watch } from "../../poller.ts";
 import type { MemoryMappings } from "../../transports/memory-mappings.ts";
@@ -25,6 +25,7 @@ import {
   processTree,
   proportionalBytes,
   tasksBelow,
+  WaitedTime,
 } from "./processes.ts";
 import type { DriveDirectory } from "./drive-directory.ts";
 import type { Leftovers } from "./leftovers.ts";
@@ -90,6 +91,7 @@ export class UmlMicroVm implements MicroVm {
   /** null until it was looked up. */
   #kernelPid: number | null = null;
   #console: Mconsole | null = null;
+  readonly #waited: WaitedTime = new WaitedTime();
   #nextDrive: number;
   #readyScratchMib: number | null;
 
@@ -263,6 +265,18 @@ export class UmlMicroVm implements MicroVm {
       scratchBytes,
       memoryBytes: memory ?? (await proportionalBytes(await processTree(pid))),
     };
+  }
+
+  cpuTimes(): CpuTimes | null {
+    if (this.#ended) return null;
+    try {
+      const tasks = this.#tasks();
+      const ranUs = this.#parts.cgroup?.cpuTimeUs() ?? cpuTimeUsOf(tasks);
+      return { ranMs: ranUs / 1000, waitedMs: this.#waited.read(tasks) };
+    } catch {
+      // Its control group goes with it.
+      return null;
+    }
   }
 
   outOfHostMemory(): string | null {
