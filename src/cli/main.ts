@@ -11,6 +11,7 @@ import { logsCommand } from "./commands/logs.ts";
 import { lsCommand } from "./commands/ls.ts";
 import { restoreCommand } from "./commands/restore.ts";
 import { rmCommand } from "./commands/rm.ts";
+import { serviceCommand } from "./commands/service.ts";
 import { setupCommand } from "./commands/setup.ts";
 import { testCommand } from "./commands/test.ts";
 import { topCommand } from "./commands/top.ts";
@@ -38,6 +39,7 @@ const program = (): Command => {
     lsCommand(),
     rmCommand(),
     keysCommand(),
+    serviceCommand(),
     topCommand(),
     doctorCommand(),
     backupCommand(),

@@ -1,7 +1,7 @@
 import { InvalidArgumentError, Option } from "commander";
 import type { Command } from "commander";
 import { createLog, LOG_LEVELS } from "../../telemetry/index.ts";
-import type { HostLogFormat, LogLevel, Logger } from "../../telemetry/index.ts";
+import type { HostLogFormat, LogLevel } from "../../telemetry/index.ts";
 import { LOG_RATE_KIB_MAX } from "../../worker/log-rate.ts";
 import {
   DRAIN_S_DEFAULT,
@@ -42,6 +42,8 @@ import {
   parseAddress,
   REGION_DEFAULT,
 } from "../../daemon/settings.ts";
+import { systemClock } from "../../lib/clock.ts";
+import { supervisorOf } from "../../daemon/supervisor.ts";
 import { otlpEndpoint } from "../../daemon/tracing.ts";
 
 interface UpOptions extends CommonOptions {
@@ -199,13 +201,14 @@ const run = async (options: UpOptions): Promise<void> => {
   }
   const format = options.logFormat ?? (process.stderr.isTTY ? "text" : "json");
   const log = createLog({ level: options.logLevel, format, colours: output.colours.isColorSupported });
+  const dataDir = dataDirectory(options.dataDir, process.env);
   // Listening before anything starts: a signal during the start must not leave microVMs behind.
   const stop = stopSignal();
   await using hosted = await hostHearth({
     listen,
     otlp: options.otlp ?? null,
     metricsListen: options.metrics === undefined ? null : parseAddress(options.metrics),
-    dataDir: dataDirectory(options.dataDir, process.env),
+    dataDir,
     auth: options.auth,
     allowedHosts: options.allowHost ?? [],
     tls: tlsOf(options),
@@ -227,8 +230,13 @@ const run = async (options: UpOptions): Promise<void> => {
     reuse: options.reuse,
     log,
   });
+  using supervisor = supervisorOf(process.env, dataDir, systemClock, log);
   announce(output, hosted, options);
-  await drainOn(stop, hosted, options.drain, log);
+  supervisor.ready(`Serves ${hosted.endpoint}`);
+  const signal = await stop;
+  supervisor.stopping(`Stops: running invocations have ${options.drain} s to end`);
+  log.info({ signal, drainS: options.drain }, "stopping: running invocations may end; a second signal stops at once");
+  await hosted.hearth.drain(options.drain * MS_PER_S);
 };
 
 /** The files of --tls-cert and --tls-key; null without both. Throws a usage error when one is missing. */
@@ -260,12 +268,6 @@ const stopSignal = (): Promise<keyof typeof EXIT_SIGNAL> => {
   process.on("SIGINT", onSignal);
   process.on("SIGTERM", onSignal);
   return promise;
-};
-
-const drainOn = async (stop: Promise<string>, hosted: HostedHearth, drainS: number, log: Logger): Promise<void> => {
-  const signal = await stop;
-  log.info({ signal, drainS }, "stopping: running invocations may end; a second signal stops at once");
-  await hosted.hearth.drain(drainS * MS_PER_S);
 };
 
 const announce = (output: Output, hosted: HostedHearth, options: UpOptions): void => {
