@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { systemClock } from "../lib/clock.ts";
 import { createMetrics } from "./metrics.ts";
@@ -95,4 +96,14 @@ test("samples are read with their labels' escapes; what is none is refused", () 
   for (const wrong of ["a", "a{b} 1", "a b", '1a{b="c"} 1', 'a{b="c} 1']) {
     assert.throws(() => parseSamples(wrong), /can be read/, wrong);
   }
+});
+
+test("the alerts of docs/operations.md are about metrics that there are", async () => {
+  const metrics = createMetrics(systemClock);
+  metrics.readFrom(async () => reading("one"));
+  const text = await metrics.text();
+  const page = readFileSync(new URL("../../docs/operations.md", import.meta.url), "utf8");
+  const names = new Set(page.match(/\bhearth_[a-z_]+/g));
+  assert.ok(names.size > 10, "the page has its alerts");
+  for (const name of names) assert.match(text, new RegExp(`^# TYPE ${name} `, "m"), name);
 });

@@ -185,6 +185,8 @@ const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsRead
   const measured = gauge("slots_memory_bytes", "Host memory of a worker's slots, as measured", ["worker"]);
   const total = gauge("host_memory_bytes", "Memory of a worker's host", ["worker"]);
   const available = gauge("host_memory_available_bytes", "Memory of a worker's host that can be had", ["worker"]);
+  const storageTotal = gauge("storage_bytes", "Size of the disk of a worker's data directory", ["worker"]);
+  const storage = gauge("storage_available_bytes", "What of that disk can be had", ["worker"]);
   const concurrency = gauge("concurrent_executions", "Invocations that hold a slot", []);
   const limit = gauge("concurrent_executions_max", "Invocations that may hold a slot at once", []);
   const depth = gauge("events_waiting", "Asynchronous events in the queue, those that run included", []);
@@ -204,7 +206,8 @@ const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsRead
     bodies.set({ proven: "no" }, reading.http.bodies.unprovenBytes);
     bodies.set({ proven: "yes" }, reading.http.bodies.bytes);
     // Workers that went away, and kinds that are no more, go from the text too.
-    for (const one of [slots, slotsMax, pool, starts, committed, measured, total, available]) one.reset();
+    for (const one of [slots, slotsMax, pool, starts, committed, measured, total, available, storageTotal, storage])
+      one.reset();
     for (const { report, slots: counts, starts: turns, slotMemoryBytes, poolReady } of reading.workers) {
       const worker = report.workerId;
       for (const [state, count] of Object.entries(counts)) if (state !== "Dead") slots.set({ worker, state }, count);
@@ -216,6 +219,8 @@ const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsRead
       measured.set({ worker }, slotMemoryBytes);
       total.set({ worker }, report.memoryBytesTotal);
       available.set({ worker }, report.memoryBytesAvailable);
+      storageTotal.set({ worker }, report.storageBytesTotal);
+      storage.set({ worker }, report.storageBytesAvailable);
     }
     concurrency.set(reading.concurrency.account);
     limit.set(reading.concurrency.limit);
