@@ -134,3 +134,23 @@ test("what the host refuses to move stays and is not asked again", () => {
   assert.equal(asked, 1);
   assert.equal(place.cpu, other.cpu);
 });
+
+/** Moves of a microVM that gets work on CPU 0 beside `here` others, when `there` work on the other CPU. */
+const movesOf = (here: number, there: number): number => {
+  using cpus = new CpuAllocator([0, 1], systemClock);
+  const others = [cpus.take(1)];
+  const place = cpus.take(null);
+  assert.equal(place.cpu, 0);
+  place.tenant = { cpuTimeUs: () => 0, moveTo: () => true };
+  place.setBusy(false);
+  for (let n = 0; n < here; n += 1) others.push(cpus.take(0));
+  for (let n = 1; n < there; n += 1) others.push(cpus.take(1));
+  place.setBusy(true);
+  return cpus.moves;
+};
+
+test("where dozens work on each CPU, one that gets work leaves only for a clearly emptier one", () => {
+  assert.equal(movesOf(20, 18), 0);
+  assert.equal(movesOf(20, 12), 1);
+  assert.equal(movesOf(3, 1), 1);
+});

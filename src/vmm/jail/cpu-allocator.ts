@@ -14,6 +14,9 @@ const FULL = 0.85;
 /** A move must take at least so much, in CPUs, off the fuller of two CPUs. */
 const GAIN_MIN = 0.1;
 
+/** So much fuller than another, in parts of those that work on it, may a CPU be before one that gets work leaves it. */
+const CROWD_SLACK = 1 / 4;
+
 /**
  * A microVM's place on one of the host's CPUs. Disposing gives it back. It counts as busy from the start: it boots.
  */
@@ -100,11 +103,13 @@ export class CpuAllocator implements Disposable {
       cpu.busy.delete(place);
       return;
     }
-    // A move costs a tenth of a millisecond and its caches: only for a CPU of its own, or from a crowd.
+    // A move costs a tenth of a millisecond and its caches: only for a CPU of its own, or from a crowd to a clearly smaller
+    // one. Where dozens work on each CPU, one more or less is no reason: each of them would move at every call.
     const others = cpu.busy.size;
     cpu.busy.add(place);
     const best = this.#best();
-    if (others - best.busy.size >= (best.busy.size === 0 ? 1 : 2)) this.#move(place, best);
+    const gain = best.busy.size === 0 ? 1 : 2 + Math.floor(others * CROWD_SLACK);
+    if (others - best.busy.size >= gain) this.#move(place, best);
     this.#watch();
   }
 
