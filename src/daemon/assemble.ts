@@ -33,7 +33,9 @@ import {
 } from "../wire/limits.ts";
 import { WorkerManager } from "../worker-manager/worker-manager.ts";
 import { LOG_RATE_KIB_DEFAULT } from "../worker/log-rate.ts";
+import { HostLoad } from "../worker/host-load.ts";
 import { HostMemory } from "../worker/memory/host-memory.ts";
+import { MemoryStalls } from "../worker/memory/memory-stalls.ts";
 import { MicroManager } from "../worker/micro-manager.ts";
 import { openNetworks, type OpenedNetworks } from "../worker/network/open.ts";
 import { loadRuntimeImages } from "../worker/runtime-images.ts";
@@ -237,6 +239,7 @@ const startWorker = async (
   });
   const stale = hypervisor.cleanStale();
   if (stale.length > 0) log.warn({ count: stale.length }, "removed what was left of microVMs of an earlier run");
+  const load = new HostLoad(options.dataDir, clock);
   const worker = new MicroManager({
     workerId: hostname(),
     clock,
@@ -260,12 +263,12 @@ const startWorker = async (
     logSink: (functionName, stream) => logs.stream(functionName, stream),
     logRateKib: options.logRateKib ?? LOG_RATE_KIB_DEFAULT,
     warn: (message, error) => log.warn({ err: error }, message),
-    storagePath: options.dataDir,
+    load: () => load.read(),
     cpu: options.cpu,
     slotsMax: capacity.slotsMax,
     memory: async () => memory.read(),
     memoryBytesTotal: totalBytes,
-    memoryGroup: memory.limitedGroup(),
+    memoryStalls: (onStall) => new MemoryStalls(memory.limitedGroup(), clock, onStall),
     memoryMbMax:
       options.memoryMbMax ?? Math.floor((totalBytes / BYTES_PER_MIB) * (options.overcommit ?? OVERCOMMIT_DEFAULT)),
     slotIdleMs: SLOT_IDLE_MS_DEFAULT,

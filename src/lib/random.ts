@@ -4,6 +4,12 @@ export type Random = () => number;
 /** For choices that need not be repeated, and never for secrets. */
 export const systemRandom: Random = () => Math.random();
 
+/** Whole numbers from 0 to `end`, without it, of a seed. */
+export const seededBelow = (seed: number): ((end: number) => number) => {
+  const random = seededRandom(seed);
+  return (end) => Math.floor(random() * end);
+};
+
 /** mulberry32: the same numbers for the same seed everywhere. For tests and measurements, never for secrets. */
 export const seededRandom = (seed: number): Random => {
   let state = seed >>> 0;

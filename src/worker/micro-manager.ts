@@ -25,10 +25,11 @@ import type { TraceContext } from "../wire/trace.ts";
 import { bootMicroVm, WANTED } from "./booted.ts";
 import type { BootedMicroVm, BootOptions } from "./booted.ts";
 import { guestMemoryMib } from "./guest-memory.ts";
-import { HostLoad } from "./host-load.ts";
+import type { HostShares } from "./host-load.ts";
 import type { MemoryReading } from "./memory/host-memory.ts";
 import { BufferedSink, StreamingSink } from "./invocation.ts";
 import { MemoryKeeper } from "./memory/memory-keeper.ts";
+import type { MemoryStallWatch } from "./memory/memory-stalls.ts";
 import { MicroVmPool } from "./pool.ts";
 import type { Taken } from "./pool.ts";
 import { expectedBytes, nominalRoom } from "./memory/pressure.ts";
@@ -52,12 +53,12 @@ export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "cha
   readonly memory: () => Promise<MemoryReading>;
   /** All of it, in bytes. */
   readonly memoryBytesTotal: number;
-  /** Directory of the control group whose stalls for memory count; null for those of the whole host. */
-  readonly memoryGroup: string | null;
+  /** Watches for stalls of memory from now on. */
+  readonly memoryStalls: (onStall: () => void) => MemoryStallWatch;
   /** How long an idle slot is kept. */
   readonly slotIdleMs: number;
-  /** A directory on the file system that slots and code use. */
-  readonly storagePath: string;
+  /** How much of the host is in use besides its memory. Must not reject. */
+  readonly load: () => Promise<HostShares>;
   /** Booted microVMs kept ready of each size in demand; 0 for none. */
   readonly poolFloor: number;
   /** Booted microVMs at most, of all sizes together. */
@@ -72,7 +73,6 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   readonly #options: MicroManagerOptions;
   readonly #services: SlotServices;
   readonly #pool: MicroVmPool;
-  readonly #hostLoad: HostLoad;
   readonly #starts: Starts;
   readonly #slots: Map<string, Slot> = new Map();
   /** Of slots whose start waits for its turn. */
@@ -91,7 +91,6 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     this.#options = options;
     this.workerId = options.workerId;
     this.#starts = new Starts(options.clock, availableParallelism() * STARTS_PER_CPU + STARTS_FIRST);
-    this.#hostLoad = new HostLoad(options.storagePath, options.clock);
     this.#pool = new MicroVmPool({
       clock: options.clock,
       boot: (memoryMib, images) => this.#boot(memoryMib, images),
@@ -105,7 +104,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     this.#memory = new MemoryKeeper({
       clock: options.clock,
       read: options.memory,
-      group: options.memoryGroup,
+      stalls: options.memoryStalls,
       pool: this.#pool,
       idle: () => this.#idle(),
       end: (slotId) => this.endSlot(slotId, "pressure"),
@@ -207,7 +206,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       slotsMax: this.#options.slotsMax,
       busy: slots.filter((slot) => slot.info.state === "Busy").length,
       groups: countGroups([...slots.map(({ spec }) => spec), ...waiting]),
-      ...(await this.#hostLoad.read()),
+      ...(await this.#options.load()),
       draining: this.#draining,
     };
   }

@@ -15,6 +15,8 @@ import type { Hypervisor } from "../../src/vmm/microvm.ts";
 import type { FunctionSpec } from "../../src/wire/function.ts";
 import type { InvocationRequest, InvocationResult } from "../../src/wire/invocation.ts";
 import { LOG_RATE_KIB_DEFAULT } from "../../src/worker/log-rate.ts";
+import { HostLoad } from "../../src/worker/host-load.ts";
+import { MemoryStalls } from "../../src/worker/memory/memory-stalls.ts";
 import { HostMemory } from "../../src/worker/memory/host-memory.ts";
 import { MicroManager } from "../../src/worker/micro-manager.ts";
 import { loadRuntimeImages } from "../../src/worker/runtime-images.ts";
@@ -105,6 +107,7 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
     const images = await loadRuntimeImages(IMAGES_DIRECTORY);
     const streams: Duplex[] = [];
     const hypervisor = watched(new UmlHypervisor({ sharedImagesDir: images.directory }), streams);
+    const load = new HostLoad(directory, systemClock);
     await using worker = new MicroManager({
       workerId: "w",
       clock: systemClock,
@@ -124,13 +127,13 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       logSink: () => ({ write: () => {}, leftOut: () => {}, flush: async () => {} }),
       logRateKib: LOG_RATE_KIB_DEFAULT,
       warn: () => {},
-      storagePath: directory,
+      load: () => load.read(),
       cpu: "soft",
       slotsMax: 10,
       memoryMbMax: 10_000,
       memory: async () => new HostMemory(null).read(),
       memoryBytesTotal: totalmem(),
-      memoryGroup: null,
+      memoryStalls: (onStall) => new MemoryStalls(null, systemClock, onStall),
       slotIdleMs: 60_000,
       poolFloor: 0,
       poolMax: 0,

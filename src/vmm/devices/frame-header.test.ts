@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { checkFrame, ETHERNET_HEADER_BYTES, NET_HEADER_BYTES } from "./frame-header.ts";
-import { random } from "./testing.ts";
+import { seededBelow } from "../../lib/random.ts";
 
 const MTU = 1500;
 const TCP = 6;
@@ -120,7 +120,7 @@ for (const [what, wishes, packet] of REFUSED) {
 }
 
 test("whatever bytes come, what leaves fits the packet", () => {
-  const below = random(7);
+  const below = seededBelow(7);
   const seen = { refused: 0, plain: 0, checksum: 0, cut: 0 };
   for (let round = 0; round < 20_000; round++) {
     const length = NET_HEADER_BYTES + below(120);

@@ -1,3 +1,4 @@
+import { seededBelow } from "../../lib/random.ts";
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
@@ -5,7 +6,7 @@ import { DeviceError } from "./device-error.ts";
 import { FrameBatch } from "./frames.ts";
 import { frameOf, TestNetDriver, TestPort } from "./net-testing.ts";
 import { NetDevice } from "./net.ts";
-import { MEMORY_BYTES, MEMORY_START, putOff, random, testHost } from "./testing.ts";
+import { MEMORY_BYTES, MEMORY_START, putOff, testHost } from "./testing.ts";
 
 /*
  * A hostile driver against the network device: well-formed traffic with, now and then, something that cannot be.
@@ -31,7 +32,7 @@ class Fuzzer {
   #broken = false;
 
   constructor(seed: number) {
-    this.#below = random(seed);
+    this.#below = seededBelow(seed);
     const host = testHost(() => (this.#broken = true), putOff(this.#later));
     this.#device = new NetDevice(new FrameBatch(), MTU, host);
   }

@@ -16,17 +16,6 @@ import {
 export const MEMORY_START = 0x10_0000;
 export const MEMORY_BYTES: number = 1024 * 1024;
 
-/** mulberry32: small, and the same everywhere. Gives whole numbers below what it is given. */
-export const random = (seed: number): ((below: number) => number) => {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b_79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 0x1_0000_0000) * below);
-  };
-};
-
 /** The `soon` of a clock whose calls a test makes itself. */
 export const putOff =
   (later: (() => void)[]): Clock["soon"] =>

@@ -3,9 +3,10 @@ import type { Duplex } from "node:stream";
 import { test } from "node:test";
 import { setImmediate as turn } from "node:timers/promises";
 
+import { seededBelow } from "../../lib/random.ts";
 import { VSOCK_RECEIVE_BYTES_MAX } from "../limits.ts";
 import { DeviceError } from "./device-error.ts";
-import { MEMORY_BYTES, MEMORY_START, random, testHost, TestVsockDriver } from "./testing.ts";
+import { MEMORY_BYTES, MEMORY_START, testHost, TestVsockDriver } from "./testing.ts";
 import { VsockDevice } from "./vsock.ts";
 
 /*
@@ -29,7 +30,7 @@ class Fuzzer {
   #broken = false;
 
   constructor(seed: number) {
-    this.#below = random(seed);
+    this.#below = seededBelow(seed);
     this.#device = new VsockDevice(testHost(() => (this.#broken = true)));
     for (const port of [1024, 1025]) {
       this.#device.listen(port, (stream) => {

@@ -8,6 +8,7 @@ import { VirtualClock } from "../../lib/virtual-clock.ts";
 import { ServiceError } from "../../wire/errors.ts";
 import { MEMORY_READ_MS, SLOT_MB_EXPECTED, WORKER_MEMORY_RESERVE_BYTES } from "../../wire/limits.ts";
 import { MemoryKeeper } from "./memory-keeper.ts";
+import { MemoryStalls } from "./memory-stalls.ts";
 import type { IdleSlot } from "./pressure.ts";
 
 const MIB = 1024 * 1024;
@@ -28,7 +29,7 @@ const keeper = (availableMib: number, pool: readonly number[], idle: readonly (r
   const kept = new MemoryKeeper({
     clock,
     read: () => Promise.resolve({ totalBytes: 16 * GIB, availableBytes: state.availableMib * MIB }),
-    group,
+    stalls: (onStall) => new MemoryStalls(group, clock, onStall),
     pool: {
       get readyBytes() {
         return standing.reduce((sum, mib) => sum + mib, 0) * MIB;

@@ -3,7 +3,7 @@ import { unavailable } from "../../wire/exhaustion.ts";
 import { MEMORY_READ_MS } from "../../wire/limits.ts";
 import type { MemoryReading } from "./host-memory.ts";
 import { MemoryBudget } from "./memory-budget.ts";
-import { MemoryStalls } from "./memory-stalls.ts";
+import type { MemoryStallWatch } from "./memory-stalls.ts";
 import type { MicroVmPool } from "../pool.ts";
 import { expectedBytes, mayFillPool, relief, reserveBytes } from "./pressure.ts";
 import type { IdleSlot } from "./pressure.ts";
@@ -12,8 +12,8 @@ export interface MemoryKeeperParts {
   readonly clock: Clock;
   /** How much memory there is. Must not reject. */
   readonly read: () => Promise<MemoryReading>;
-  /** Directory of the control group whose stalls for memory count; null for those of the whole host. */
-  readonly group: string | null;
+  /** Watches for stalls of memory from now on. */
+  readonly stalls: (onStall: () => void) => MemoryStallWatch;
   readonly pool: Pick<MicroVmPool, "readyBytes" | "shed">;
   /** Slots that may be ended, longest idle first. */
   readonly idle: () => readonly IdleSlot[];
@@ -30,7 +30,7 @@ const inMib = (bytes: number): number => Math.floor(bytes / 2 ** 20);
 export class MemoryKeeper implements Disposable {
   readonly #parts: MemoryKeeperParts;
   readonly #budget: MemoryBudget;
-  readonly #stalls: MemoryStalls;
+  readonly #stalls: MemoryStallWatch;
   readonly #timer: Timer;
   /** The look that is under way. */
   #looking: Promise<void> | null = null;
@@ -39,7 +39,7 @@ export class MemoryKeeper implements Disposable {
   constructor(parts: MemoryKeeperParts) {
     this.#parts = parts;
     this.#budget = new MemoryBudget(parts.read, parts.clock);
-    this.#stalls = new MemoryStalls(parts.group, parts.clock, () => {
+    this.#stalls = parts.stalls(() => {
       this.#budget.stalled();
       void this.look();
     });

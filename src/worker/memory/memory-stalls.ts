@@ -8,6 +8,12 @@ import { MEMORY_STALL_US, MEMORY_STALL_WINDOW_US } from "../../wire/limits.ts";
 
 const US_PER_MS = 1000;
 
+/** Tells of stalls until it is disposed of. */
+export interface MemoryStallWatch extends Disposable {
+  /** Looks whether there was one since the last look, where nothing else tells. Never rejects. */
+  look(): Promise<void>;
+}
+
 /** A trigger that calls when it fires, and once at the start. */
 interface Trigger {
   readonly fd: number;
@@ -19,7 +25,7 @@ interface Trigger {
  * Information" in the kernel's documentation): by a trigger, or where we may not set one (windows this short take
  * CAP_SYS_RESOURCE) by what `look` reads. On a host without PSI it is silent.
  */
-export class MemoryStalls implements Disposable {
+export class MemoryStalls implements MemoryStallWatch {
   readonly #files: readonly string[];
   readonly #clock: Clock;
   readonly #onStall: () => void;
