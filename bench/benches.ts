@@ -1,4 +1,5 @@
 import { coldBurst } from "./burst.ts";
+import { eventQueue } from "./event-queue.ts";
 import { manyClients } from "./clients.ts";
 import { placement, reserve } from "./control-plane.ts";
 import { densityOf128, densityOf512 } from "./density.ts";
@@ -52,6 +53,12 @@ export const BENCHES: readonly Bench[] = [
   { name: "payload-6mb", about: "6 MB in and 6 MB out, nodejs24.x", needs: "hearth", run: bigPayloads },
   { name: "reserve", about: "Worker Manager, 2,000 reservations a second", needs: "nothing", run: reserve },
   { name: "placement", about: "Placement, one decision with 10,000 workers", needs: "nothing", run: placement },
+  {
+    name: "queue",
+    about: "events: accepts by 64 clients, reserved concurrency 1, another's first behind 10,000",
+    needs: "nothing",
+    run: eventQueue,
+  },
   { name: "tracing", about: "warm invokes by 8 clients, without and with traces sent", needs: "nothing", run: tracing },
   { name: "bare-node", about: "for comparison: a bare node process for every call", needs: "nothing", run: bareNode },
   { name: "qemu", about: "for comparison: QEMU microvm, emulated, start → init", needs: "nothing", run: qemu },

@@ -22,12 +22,16 @@ export class PlainClient implements Disposable {
     this.#agent = new Agent({ keepAlive: true, maxSockets: connections });
   }
 
-  /** Never rejects. */
-  async invoke(name: string, payload = "{}"): Promise<PlainAnswer> {
+  /** Never rejects. An event (`Event`) is answered with 202 once it is accepted. */
+  async invoke(
+    name: string,
+    payload = "{}",
+    type: "RequestResponse" | "Event" = "RequestResponse",
+  ): Promise<PlainAnswer> {
     try {
       const { promise, resolve, reject } = Promise.withResolvers<PlainAnswer>();
       const path = `/2015-03-31/functions/${name}/invocations`;
-      const headers = { "content-length": Buffer.byteLength(payload) };
+      const headers = { "content-length": Buffer.byteLength(payload), "x-amz-invocation-type": type };
       const sent = request(this.#endpoint, { method: "POST", path, agent: this.#agent, headers }, (response) => {
         buffer(response).then(
           (body) =>

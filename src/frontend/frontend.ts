@@ -66,7 +66,7 @@ const servicesOf = (options: FrontendOptions): ApiServices => {
   const lifecycle = new Lifecycle(options, functions);
   const invocation = { ...options, functions, lifecycle };
   const queue = new AsyncQueue(invocation, options.asyncParallel ?? ASYNC_PARALLEL_DEFAULT);
-  return { ...invocation, queue, links: new CodeLinks(clock), json: new JsonReader(clock) };
+  return { ...invocation, queue, links: new CodeLinks(clock), json: new JsonReader(clock, options.turns) };
 };
 
 /** Removes code that no function uses any more, now and then. */

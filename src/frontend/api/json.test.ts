@@ -3,6 +3,7 @@ import { isUtf8 } from "node:buffer";
 import { describe, it } from "node:test";
 import { createSystemClock } from "../../lib/clock.ts";
 import type { Clock } from "../../lib/clock.ts";
+import { noTurns } from "../../lib/turn-meter.ts";
 import { ServiceError } from "../../wire/errors.ts";
 import { CONTROL_JSON_BYTES_MAX, PAYLOAD_BYTES_MAX, REQUEST_BODY_BYTES_MAX } from "../../wire/limits.ts";
 import { archivePath, JsonReader } from "./json.ts";
@@ -45,7 +46,7 @@ const meteredClock = (): Pick<Clock, "soon"> & { readonly longest: () => number 
 const measured = async (read: (reader: JsonReader) => Promise<unknown>): Promise<{ name: string; turnMs: number }> => {
   const clock = meteredClock();
   const beganMs = cpuMs();
-  const reading = read(new JsonReader(clock)).then(
+  const reading = read(new JsonReader(clock, noTurns)).then(
     () => "fine",
     (error: unknown) => (error instanceof ServiceError ? error.name : String(error)),
   );
@@ -74,7 +75,7 @@ describe("JSON of clients", () => {
   });
 
   it("gives what JSON.parse gives, with the archive decoded", async () => {
-    const reader = new JsonReader(createSystemClock());
+    const reader = new JsonReader(createSystemClock(), noTurns);
     const zip = Buffer.from(Array.from({ length: 300_001 }, (_, at) => at % 251));
     const base64 = zip.toString("base64");
     const text = JSON.stringify({
@@ -135,7 +136,7 @@ describe("JSON of clients", () => {
   it("refuses events that are no UTF-8", async () => {
     const event = Buffer.from([0x22, 0xff, 0x22]);
     assert.ok(!isUtf8(event));
-    await assert.rejects(new JsonReader(createSystemClock()).check(event), {
+    await assert.rejects(new JsonReader(createSystemClock(), noTurns).check(event), {
       name: "InvalidRequestContentException",
       message: "Could not parse request body into json: Invalid UTF-8 text",
     });

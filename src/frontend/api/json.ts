@@ -3,7 +3,9 @@ import { Base64Error, Base64Reader } from "../../lib/base64.ts";
 import type { Clock } from "../../lib/clock.ts";
 import { JsonLimitError, JsonScanner, JsonSyntaxError } from "../../lib/json-scanner.ts";
 import type { JsonScannerOptions } from "../../lib/json-scanner.ts";
+import type { TurnOwner, Turns } from "../../lib/turn-meter.ts";
 import { TurnQueue } from "../../lib/turn-queue.ts";
+import type { Step } from "../../lib/turn-queue.ts";
 import { ServiceError } from "../../wire/errors.ts";
 import { CONTROL_JSON_BYTES_MAX, CONTROL_JSON_DEPTH_MAX, CONTROL_JSON_VALUES_MAX } from "../../wire/limits.ts";
 import type { Operation, Structure } from "./model.ts";
@@ -21,6 +23,7 @@ const AT_ONCE_BYTES = 16 * 1024;
 const PIECE_BYTES = 64 * 1024;
 /** Base64 is a string, whose bytes cost less, and there is more of it. */
 const BASE64_PIECE_BYTES = 512 * 1024;
+const INVOKE: TurnOwner = { kind: "request", name: "Invoke" };
 const LIMITS = { depthMax: CONTROL_JSON_DEPTH_MAX, valuesMax: CONTROL_JSON_VALUES_MAX };
 
 const noJson = (why: string): ServiceError =>
@@ -63,14 +66,16 @@ const replace = (object: unknown, [name = "", ...rest]: readonly string[], value
 /** Reads the JSON of all clients of a Frontend. */
 export class JsonReader {
   readonly #long: TurnQueue;
+  readonly #turns: Turns;
 
-  constructor(clock: Pick<Clock, "soon">) {
+  constructor(clock: Pick<Clock, "soon">, turns: Turns) {
     this.#long = new TurnQueue(clock);
+    this.#turns = turns;
   }
 
   /** Throws InvalidRequestContentException unless an event is JSON. It may be as deep and dense as its size allows. */
   async check(event: Uint8Array): Promise<void> {
-    await this.#scan(event, {});
+    await this.#scan(event, {}, INVOKE);
     if (!isUtf8(event)) throw noJson("Invalid UTF-8 text");
   }
 
@@ -82,7 +87,9 @@ export class JsonReader {
   async read(operation: Operation, body: Buffer): Promise<Readonly<Record<string, unknown>>> {
     if (body.byteLength === 0) return {};
     const follow = archivePath(operation.input);
-    const scanner = await this.#scan(body, follow === null ? { limits: LIMITS } : { limits: LIMITS, follow });
+    const owner: TurnOwner = { kind: "request", name: operation.name };
+    const options = follow === null ? { limits: LIMITS } : { limits: LIMITS, follow };
+    const scanner = await this.#scan(body, options, owner);
     const archive = scanner.followed;
     const rest = archive === null ? [body] : [body.subarray(0, archive.start), body.subarray(archive.end)];
     const bytes = rest.reduce((sum, part) => sum + part.byteLength, 0);
@@ -95,26 +102,33 @@ export class JsonReader {
     }
     const members = parsed as Record<string, unknown>;
     if (follow !== null && archive !== null) {
-      replace(members, follow, await this.#decode(body.subarray(archive.start, archive.end)));
+      replace(members, follow, await this.#decode(body.subarray(archive.start, archive.end), owner));
     }
     return members;
   }
 
-  async #scan(bytes: Uint8Array, options: JsonScannerOptions): Promise<JsonScanner> {
+  #piecewise(owner: TurnOwner, step: Step): Promise<void> {
+    return this.#long.run(() => {
+      this.#turns.begin(owner);
+      return step();
+    });
+  }
+
+  async #scan(bytes: Uint8Array, options: JsonScannerOptions, owner: TurnOwner): Promise<JsonScanner> {
     const scanner = new JsonScanner(bytes, options);
     try {
       if (bytes.byteLength <= AT_ONCE_BYTES) scanner.advance();
-      else await this.#long.run(() => scanner.advance(PIECE_BYTES));
+      else await this.#piecewise(owner, () => scanner.advance(PIECE_BYTES));
       return scanner;
     } catch (error) {
       throw asServiceError(error);
     }
   }
 
-  async #decode(base64: Uint8Array): Promise<Buffer> {
+  async #decode(base64: Uint8Array, owner: TurnOwner): Promise<Buffer> {
     const reader = new Base64Reader(base64);
     try {
-      await this.#long.run(() => reader.advance(BASE64_PIECE_BYTES));
+      await this.#piecewise(owner, () => reader.advance(BASE64_PIECE_BYTES));
       return reader.decoded;
     } catch (error) {
       throw asServiceError(error);

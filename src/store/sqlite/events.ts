@@ -15,7 +15,10 @@ const STATEMENTS = {
     (SELECT sequence FROM events WHERE account_id = ?6 AND function_name = ?7 AND due_at_ms <= ?2
       ORDER BY due_at_ms, sequence LIMIT ?3) RETURNING *`,
   nextOf: "SELECT min(due_at_ms) AS due FROM events WHERE account_id = ? AND function_name = ?",
-  functions: `SELECT account_id, function_name, due_at_ms FROM events WHERE (account_id, function_name) > (?, ?)
+  // Two steps, because one comparison of both columns reads all events of the function before.
+  nextFunction: `SELECT account_id, function_name, due_at_ms FROM events WHERE account_id = ? AND function_name > ?
+    ORDER BY function_name, due_at_ms LIMIT 1`,
+  nextAccount: `SELECT account_id, function_name, due_at_ms FROM events WHERE account_id > ?
     ORDER BY account_id, function_name, due_at_ms LIMIT 1`,
   takeOver: `UPDATE events SET due_at_ms = ?1, throttles = throttles + 1, claimed_instance = NULL,
     claimed_incarnation = NULL WHERE claimed_instance = ?2 AND claimed_incarnation <> ?3`,
@@ -158,12 +161,17 @@ export class SqliteEvents implements EventStore {
     const found: (QueuedFunction & { readonly dueMs: number })[] = [];
     let last = after ?? { accountId: "", functionName: "" };
     while (found.length < count) {
-      const row = this.#sql.functions.get(last.accountId, last.functionName);
+      const row = this.#functionAfter(last);
       if (row === undefined) break;
       last = functionOf(row);
       found.push({ ...last, dueMs: Number(row["due_at_ms"]) });
     }
     return found;
+  }
+
+  /** The event that is due first of the next function by name. */
+  #functionAfter({ accountId, functionName }: QueuedFunction): Row | undefined {
+    return this.#sql.nextFunction.get(accountId, functionName) ?? this.#sql.nextAccount.get(accountId);
   }
 
   takeOver({ instance, incarnation }: Claimer, nowMs: number): Promise<number> {
@@ -191,7 +199,7 @@ export class SqliteEvents implements EventStore {
     let next: number | null = null;
     let last = { accountId: "", functionName: "" };
     for (;;) {
-      const row = this.#sql.functions.get(last.accountId, last.functionName);
+      const row = this.#functionAfter(last);
       if (row === undefined) return next;
       last = functionOf(row);
       next = Math.min(next ?? Number.POSITIVE_INFINITY, Number(row["due_at_ms"]));
