@@ -28,8 +28,13 @@ export interface HostedHearth extends AsyncDisposable {
   readonly credentialsFile: string;
 }
 
+/** The usual one; that of a hardened root shell, 077, would leave no microVM a way to its drives. */
+const UMASK = 0o022;
+
 /** Starts a Hearth in this process. Throws a CliError when the data directory or the port is taken. */
 export const hostHearth = async (wanted: Omit<HearthOptions, "keys">): Promise<HostedHearth> => {
+  // MicroVMs run as users of their own and must pass some of our directories. What is closed to them is made so by its mode.
+  process.umask(UMASK);
   await using started = new AsyncDisposableStack();
   started.use(lockDataDirectory(wanted.dataDir));
   // Loaded here, because only who serves needs it: the client commands start in half the time without.

@@ -72,7 +72,6 @@ OOMPolicy=continue
 OOMScoreAdjust=-500
 
 # What it may reach.
-UMask=0077
 ProtectSystem=strict
 ReadWritePaths=${quoted(dataDir)}
 StateDirectory=hearth

@@ -8,6 +8,7 @@ import { test } from "node:test";
 import { promisify } from "node:util";
 import { native } from "../../src/vmm/native.ts";
 import { quoted } from "../../src/daemon/unit.ts";
+import { deployProbe, invoke } from "./functions.ts";
 import { eventually, MAIN, run, startHearthBy } from "./hearth.ts";
 
 /* The unit, judged by systemd's own tools; systemd itself does not run where tests do. */
@@ -93,10 +94,16 @@ test("the service manager is told that Hearth serves, that its loop turns, and t
     await using hearth = await startHearthBy([
       "/bin/sh",
       "-c",
-      `NOTIFY_SOCKET=${socket} WATCHDOG_USEC=900000 WATCHDOG_PID=$$ exec "$0" "$@"`,
+      `umask 077; NOTIFY_SOCKET=${socket} WATCHDOG_USEC=900000 WATCHDOG_PID=$$ exec "$0" "$@"`,
     ]);
     await heard(/^READY=1\nSTATUS=Serves .*$/);
     await heard(/^WATCHDOG=1$/);
+    // Whatever the umask that it was started with, microVMs get at what they need, and others at nothing.
+    await deployProbe(hearth.client(), "probe", { timeoutS: 60 });
+    assert.equal((await invoke(hearth.client(), "probe")).error, undefined);
+    for (const name of ["credentials", "hearth.db", "control.sock", "logs", "code"]) {
+      assert.equal((await stat(join(hearth.dataDir, name))).mode & 0o077, 0, `${name} is open to others`);
+    }
     assert.equal(await hearth.stop(), 0);
     await heard(/^STOPPING=1/);
     assert.match(told[0] ?? "", /^READY=1/, "nothing is told before it serves");
