@@ -302,3 +302,73 @@ test("reservations, releases and deaths at the same moment never give one slot t
   assert.ok(served > 1_000 && throttles > 0, `${served} served, ${throttles} throttled`);
   assert.equal((await manager.concurrency()).account, 0);
 });
+
+/** A crowd of reservations whose starts take turns: which begin, become ready or die, and when, is drawn. */
+const crowd = async (seed: number): Promise<void> => {
+  const random = seededRandom(seed);
+  const below = (count: number): number => Math.floor(random() * count);
+  const worker = new ListedWorker("w0");
+  worker.holds = true;
+  const manager = new WorkerManager({
+    placement: {
+      place: () => Promise.resolve({ workerId: "w0", reason: "only one", leaseId: "p" }),
+      cancel: () => Promise.resolve(),
+    },
+    metrics: { reserve: () => {}, placement: () => {}, throttled: () => {}, slotWait: () => {} },
+    tracer: noTracer,
+    clock: new VirtualClock(),
+    ids: systemIds,
+    accountConcurrency: 1_000,
+  });
+  await manager.addWorker(worker);
+  const leased = new Map<string, SlotLease>();
+  const starting = new Set<string>();
+  let [asked, served] = [0, 0];
+  const reserve = async (): Promise<void> => {
+    const spec = specOf(`f${below(3)}`);
+    const lease = await manager.reserve({ spec, requestId: "r", reservedConcurrency: null, trace: null });
+    assert.ok(!leased.has(lease.slotId), "two have the same slot");
+    assert.ok(worker.slots.get(lease.slotId)?.functionKey === functionKey(spec), "the slot is another function's");
+    leased.set(lease.slotId, lease);
+    served += 1;
+  };
+  const reservations: Promise<void>[] = [];
+  const step = async (isOver: boolean): Promise<void> => {
+    const choice = below(10);
+    const [held, first] = [worker.held[0], [...leased.values()][below(leased.size)]];
+    const ready = [...starting][below(starting.size)];
+    if (choice < 3 && !isOver) {
+      asked += 1;
+      reservations.push(reserve());
+    } else if (choice < 5 && held !== undefined) {
+      worker.begin(held);
+      starting.add(held);
+    } else if (choice < 7 && ready !== undefined) {
+      starting.delete(ready);
+      worker.ready(ready);
+    } else if (first !== undefined) {
+      leased.delete(first.slotId);
+      const outcome = starting.has(first.slotId) ? "starting" : "reusable";
+      await manager.release(first.leaseId, below(6) === 0 ? "broken" : outcome);
+    }
+    for (let turns = below(4); turns > 0; turns -= 1) await Promise.resolve();
+    const { account } = await manager.concurrency();
+    assert.equal(account, asked - served + leased.size, "each that waits or runs counts once");
+    assert.ok(worker.held.length <= asked - served, "a start waits that nobody waits for");
+  };
+  for (let n = 0; n < 400; n += 1) await step(false);
+  for (let n = 0; n < 2_000; n += 1) await step(true);
+  assert.equal(served, asked, "everybody is served");
+  assert.deepEqual(worker.held, [], "no start is left that nobody waits for");
+  await Promise.all(reservations);
+};
+
+test("reservations wait for starts and for slots given back: everybody is served once, nothing is left over", async () => {
+  for (let seed = 1; seed <= 30; seed += 1) {
+    try {
+      await crowd(seed);
+    } catch (error) {
+      throw new Error(`seed ${seed} failed`, { cause: error });
+    }
+  }
+});

@@ -178,6 +178,19 @@ describe("a runtime that is started ahead", () => {
     assert.ok(ms >= 200 && ms < 2000, `${ms} ms`);
   });
 
+  test("init is cut off when the host says that it has had its time, and not once it is over", async () => {
+    await using slow = await HostShim.start(programs);
+    const waiting = slow.driver.configure(slow.fields([[ConfigureField.Environment, "INIT=sleep"]]));
+    slow.driver.send(ToShim.EndInit);
+    const init = await waiting;
+    assert.equal(init.frame.type, FromShim.InitFailed);
+    assert.equal(readFailure(init.reader)?.outcome, FailureOutcome.TimedOut);
+    await using ready = await HostShim.start(programs);
+    await ready.driver.configure(ready.fields());
+    ready.driver.send(ToShim.EndInit);
+    assert.equal((await ready.driver.invoke("env MINE")).body.toString(), "-");
+  });
+
   test("its end before it has a function, and frames out of turn, are Faults", async () => {
     const cases: readonly [RegExp, (shim: HostShim) => void][] = [
       [
