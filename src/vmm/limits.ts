@@ -85,6 +85,8 @@ export const MCONSOLE_REPLIES_PER_TURN_MAX = 16;
 export const MCONSOLE_TIMEOUT_MS = 10_000;
 /** How often an unanswered console command is tried again while the guest boots. */
 export const MCONSOLE_RETRY_MS = 5;
+/** How often a process is asked whether it has ended when it cannot be watched. */
+export const REAP_AGAIN_MS = 20;
 /** How long the last of a killed microVM's processes may linger before its cgroup is given up. */
 export const REAP_TIMEOUT_MS = 10_000;
 /** How often what could not be removed from the host is tried again. */

@@ -17,6 +17,14 @@ const EXHAUSTED: ReadonlyMap<string, string> = new Map([
   ["EDQUOT", `The disk quota of Hearth's data directory is used up, so nothing was stored. ${DISK_REMEDY}`],
   ["EROFS", "Hearth's data directory cannot be written: its file system is mounted read-only. Mount it writable."],
   [
+    "EIO",
+    "The disk of Hearth's data directory reports errors (EIO), so nothing was stored. Look at the host's kernel log; try again once the disk is well.",
+  ],
+  [
+    "SQLITE_CANTOPEN",
+    "Hearth's database cannot open a file of its own: too many files are open (`ulimit -n`, sysctl fs.file-max), or its directory is gone. Try again when fewer invocations run.",
+  ],
+  [
     "EMFILE",
     "Hearth has as many files open as it may (RLIMIT_NOFILE). Try again when fewer invocations run, or raise the limit (`ulimit -n`) before it starts.",
   ],
@@ -36,7 +44,17 @@ const EXHAUSTED: ReadonlyMap<string, string> = new Map([
 
 /** Result codes of SQLite ("Result and Error Codes" in its documentation). */
 const SQLITE_NOMEM = 7;
+const SQLITE_IOERR = 10;
 const SQLITE_FULL = 13;
+const SQLITE_CANTOPEN = 14;
+/** An extended result code has its primary one in the lowest byte. */
+const SQLITE_PRIMARY = 0xff;
+const SQLITE_CODES: ReadonlyMap<number, string> = new Map([
+  [SQLITE_NOMEM, "ENOMEM"],
+  [SQLITE_IOERR, "EIO"],
+  [SQLITE_FULL, "ENOSPC"],
+  [SQLITE_CANTOPEN, "SQLITE_CANTOPEN"],
+]);
 
 /** EAGAIN means "no more processes" only where one was to be made. */
 const isSpawn = (error: Error): boolean => "syscall" in error && String(error.syscall).startsWith("spawn");
@@ -46,8 +64,8 @@ const codeOf = (error: unknown): string | null => {
   // What failed first, and what then failed while it was cleared away: the first is the cause, the second may be.
   if (error instanceof SuppressedError) return codeOf(error.suppressed) ?? codeOf(error.error);
   if (error instanceof AggregateError) return error.errors.map(codeOf).find((code) => code !== null) ?? null;
-  if ("errcode" in error && error.errcode === SQLITE_FULL) return "ENOSPC";
-  if ("errcode" in error && error.errcode === SQLITE_NOMEM) return "ENOMEM";
+  const sqlite = "errcode" in error ? SQLITE_CODES.get(Number(error.errcode) & SQLITE_PRIMARY) : undefined;
+  if (sqlite !== undefined) return sqlite;
   const known = "code" in error && typeof error.code === "string" && EXHAUSTED.has(error.code) ? error.code : null;
   if (known !== null && (known !== "EAGAIN" || isSpawn(error))) return known;
   return error.cause === undefined ? null : codeOf(error.cause);

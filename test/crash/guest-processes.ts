@@ -9,12 +9,16 @@ export interface GuestProcesses {
 }
 
 const childrenOf = (pid: number): number[] =>
-  readdirSync(`/proc/${pid}/task`).flatMap((task) =>
-    readFileSync(`/proc/${pid}/task/${task}/children`, "utf8")
-      .split(" ")
-      .filter((text) => text !== "")
-      .map(Number),
-  );
+  readdirSync(`/proc/${pid}/task`).flatMap((task) => {
+    try {
+      return readFileSync(`/proc/${pid}/task/${task}/children`, "utf8")
+        .split(" ")
+        .filter((text) => text !== "")
+        .map(Number);
+    } catch {
+      return []; // the thread has ended meanwhile
+    }
+  });
 
 const commandOf = (pid: number): string => {
   try {
@@ -55,8 +59,8 @@ export const heldBy = (hearthPid: number): Readonly<Record<string, number>> => {
       const kind = target.replaceAll(/\d+/g, "N");
       // Its clients' own business.
       if (connections.has(target)) continue;
-      // A log is closed when it was quiet for a moment.
-      if (!kind.endsWith(".jsonl")) kinds[kind] = (kinds[kind] ?? 0) + 1;
+      // A log is closed when it was quiet for a moment; pressure is read now and then.
+      if (!kind.endsWith(".jsonl") && !kind.startsWith("/proc/pressure/")) kinds[kind] = (kinds[kind] ?? 0) + 1;
     } catch {
       // Closed meanwhile.
     }

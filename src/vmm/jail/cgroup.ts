@@ -220,7 +220,14 @@ export class Cgroup {
    */
   openMembership(): number[] {
     const file = this.#layout.version === 1 ? "tasks" : "cgroup.procs";
-    return [...this.#layout.parents.values()].map((parent) => openSync(`${parent}/${this.#name}/${file}`, "w"));
+    const opened: number[] = [];
+    try {
+      for (const parent of this.#layout.parents.values()) opened.push(openSync(`${parent}/${this.#name}/${file}`, "w"));
+      return opened;
+    } catch (error) {
+      closeMembership(opened);
+      throw error;
+    }
   }
 
   /** Bytes charged to it, or null when memory is not controlled here. */

@@ -9,7 +9,7 @@ import type { NetDevice } from "../../devices/net.ts";
 import type { CpuPlace } from "../../jail/cpu-allocator.ts";
 import type { WeightPart } from "../../jail/group-weight.ts";
 import type { VsockDevice } from "../../devices/vsock.ts";
-import { FREEZE_TIMEOUT_MS, MOVE_AGAIN_MS, REAP_TIMEOUT_MS, UBD_DEVICES_MAX } from "../../limits.ts";
+import { FREEZE_TIMEOUT_MS, MOVE_AGAIN_MS, REAP_AGAIN_MS, REAP_TIMEOUT_MS, UBD_DEVICES_MAX } from "../../limits.ts";
 import type { CpuShare, CpuTimes, Drive, GuestDevice, MicroVm, MicroVmExit, MicroVmStats } from "../../microvm.ts";
 import { checked, native } from "../../native.ts";
 import { Watch } from "../../poller.ts";
@@ -83,7 +83,7 @@ export class UmlMicroVm implements MicroVm {
   readonly id: string;
   readonly exited: Promise<MicroVmExit>;
   readonly #parts: UmlParts;
-  readonly #watch: Watch;
+  readonly #watch: Disposable;
   readonly #settle: (exit: MicroVmExit) => void;
   #cause: Cause | null = null;
   #ended = false;
@@ -108,7 +108,18 @@ export class UmlMicroVm implements MicroVm {
       moveTo: (cpu) => this.#moveTo(cpu),
     };
     // A pidfd becomes readable when its process has ended.
-    this.#watch = new Watch(parts.pidfd, parts.guest, () => this.#reap());
+    this.#watch = this.#watchEnd();
+  }
+
+  /** A process that runs has an owner, whatever fails: one whose end cannot be watched is ended, and asked for until it is. */
+  #watchEnd(): Disposable {
+    const { pidfd, guest } = this.#parts;
+    try {
+      return new Watch(pidfd, guest, () => this.#reap());
+    } catch (error) {
+      this.fail(error);
+      return guest.clock.every(REAP_AGAIN_MS, () => this.#reap());
+    }
   }
 
   get cpu(): number {
