@@ -34,4 +34,6 @@ export interface CodeStore {
    * old or too much. When the disk is nearly full all of it is removed at once.
    */
   collect(keep: ReadonlySet<Digest>): Promise<void>;
+  /** True when the disk is nearly full, so that `collect` removes at once what it would have kept for a while. */
+  isShort(): Promise<boolean>;
 }

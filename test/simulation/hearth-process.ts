@@ -59,6 +59,7 @@ const code: CodeStore = {
   get: (digest) => Promise.resolve({ digest, zipPath: null, zipBytes: 1, imagePath: `/code/${digest}` }),
   problem: () => null,
   collect: () => Promise.resolve(),
+  isShort: () => Promise.resolve(false),
 };
 
 /** One life of Hearth: the real roles, in one process, over scripted microVMs and a store that outlives it. */

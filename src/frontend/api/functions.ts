@@ -136,5 +136,15 @@ export const DeleteFunction = async (
   // AWS takes the deletion of a version that is not there as done.
   if (!deleted && qualifier === null) throw functionNotFound(functionArn(config, functionName, qualifier));
   if (qualifier === null) await workerManager.retire(functionArn(config, functionName), null);
+  await freeSpace(services);
   return { StatusCode: 204 };
+};
+
+/** On a full disk a deletion is the remedy, so what it frees is freed at once. */
+const freeSpace = async ({ code, store, log }: ApiServices): Promise<void> => {
+  try {
+    if (await code.isShort()) await code.collect(await store.digestsInUse());
+  } catch (error) {
+    log.error({ err: error }, "unused code could not be collected");
+  }
 };

@@ -109,7 +109,7 @@ class FileCodeStore implements CodeStore {
   }
 
   async collect(keep: ReadonlySet<Digest>): Promise<void> {
-    const short = await this.#isShort();
+    const short = await this.isShort();
     const digests = new Set<Digest>();
     for (const name of await readdir(this.#directory)) {
       const digest = CODE_FILE.exec(name)?.groups?.["digest"];
@@ -122,6 +122,11 @@ class FileCodeStore implements CodeStore {
       await this.#once(digest, () => this.#remove(digest));
     }
     await this.#trash.empty(short ? 0 : undefined);
+  }
+
+  async isShort(): Promise<boolean> {
+    const { bavail, blocks, bsize } = await statfs(this.#directory);
+    return bavail * bsize < Math.min(SPACE_SHORT_BYTES, blocks * bsize * SPACE_SHORT_SHARE);
   }
 
   /** Removes what a crash left half made. What is not known here is let lie. */
@@ -285,11 +290,6 @@ class FileCodeStore implements CodeStore {
       }
     }
     return 0;
-  }
-
-  async #isShort(): Promise<boolean> {
-    const { bavail, blocks, bsize } = await statfs(this.#directory);
-    return bavail * bsize < Math.min(SPACE_SHORT_BYTES, blocks * bsize * SPACE_SHORT_SHARE);
   }
 
   #remember(
