@@ -51,6 +51,8 @@ import { LastResort } from "./last-resort.ts";
 const TIMER: TurnOwner = { kind: "timer", name: "" };
 /** The queue's events lie in the data directory, and its lock lets one Hearth at a time have them. */
 const INSTANCE = "data-directory";
+/** Functions that an operator is told of by name. */
+const BUSIEST_FUNCTIONS = 20;
 const BYTES_PER_MIB = 1024 * 1024;
 const MS_PER_DAY = 86_400_000;
 
@@ -176,6 +178,11 @@ export const assembleHearth: AssembleHearth = async (options) => {
       links: network.networks?.links ?? null,
     },
     slots: { listSlots: () => worker.measureSlots(), report: () => worker.report() },
+    queue: async () => ({
+      waiting: (await store.backlog()).waiting,
+      ...frontend.queue,
+      busiest: await store.busiestFunctions(BUSIEST_FUNCTIONS),
+    }),
     metrics,
     drain: async (timeoutMs) => {
       const over = new AbortController();

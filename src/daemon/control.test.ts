@@ -44,10 +44,13 @@ const worker = {
   draining: false,
 };
 
+const queue = { waiting: 3, running: 1, throttledFunctions: 1, busiest: [{ functionName: "f", waiting: 2 }] };
+
 test("the control socket answers its owner, and goes away", async () => {
   const dataDir = await mkdtemp(join(tmpdir(), "hearth-control-"));
   const source = {
     slots: { listSlots: async () => [slot], report: async () => worker },
+    queue: async () => queue,
     metrics: createMetrics(systemClock),
     hypervisor: { name: "uml", reason: "r" },
   };
@@ -58,6 +61,7 @@ test("the control socket answers its owner, and goes away", async () => {
       assert.deepEqual(await getSlots(dataDir), [slot]);
       const stats = await getStats(dataDir);
       assert.deepEqual([stats.pid, stats.endpoint, stats.worker], [process.pid, "http://127.0.0.1:1", worker]);
+      assert.deepEqual(JSON.parse(await getControl(dataDir, "/queue")), queue);
       source.metrics.pool("hit");
       assert.match(await getControl(dataDir, "/metrics"), /hearth_pool_total\{result="hit",kind="bare"\} 1/);
       await assert.rejects(getControl(dataDir, "/other"), /404/);

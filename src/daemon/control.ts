@@ -14,6 +14,7 @@ import { dataFiles } from "./settings.ts";
  * may ask: its permissions (owner only) are the authorisation.
  *   GET /slots    SlotInfo[]
  *   GET /stats    ControlStats
+ *   GET /queue    QueueReading
  *   GET /metrics  Prometheus text
  */
 
@@ -30,7 +31,7 @@ export interface ControlStats {
 const ANSWER_BYTES_MAX = 64 * 1024 * 1024;
 const TIMEOUT_MS = 5_000;
 
-type Source = Pick<RunningHearth, "slots" | "metrics" | "hypervisor">;
+type Source = Pick<RunningHearth, "slots" | "queue" | "metrics" | "hypervisor">;
 
 const json = (value: unknown): { readonly type: string; readonly body: string } => ({
   type: "application/json",
@@ -49,6 +50,8 @@ const answer = async (
       const worker = await source.slots.report();
       return json({ pid: process.pid, ...about, hypervisor: source.hypervisor, worker } satisfies ControlStats);
     }
+    case "/queue":
+      return json(await source.queue());
     case "/metrics":
       return { type: source.metrics.contentType, body: await source.metrics.text() };
     default:
@@ -69,7 +72,7 @@ export const serveControl = async (
     try {
       const found = incoming.method === "GET" ? await answer(source, incoming.url ?? "", about) : null;
       outgoing.writeHead(found === null ? 404 : 200, { "content-type": found?.type ?? "text/plain" });
-      outgoing.end(found?.body ?? "There is /slots, /stats and /metrics.\n");
+      outgoing.end(found?.body ?? "There is /slots, /stats, /queue and /metrics.\n");
     } catch (error) {
       outgoing.writeHead(500, { "content-type": "text/plain" });
       outgoing.end(error instanceof Error ? error.message : String(error));

@@ -52,6 +52,17 @@ export interface HearthOptions {
 }
 
 /** A Hearth that serves. Disposing it ends it at once; `drain` first lets running invocations end. */
+/** What an operator may know of the queue: metrics carry no function's name, so who fills it stands here. */
+export interface QueueReading {
+  /** Events, those that run included. */
+  readonly waiting: number;
+  readonly running: number;
+  /** Functions that have fewer events running than are due, because they were throttled. */
+  readonly throttledFunctions: number;
+  /** Those with the most events, most first. */
+  readonly busiest: readonly { readonly functionName: string; readonly waiting: number }[];
+}
+
 export interface RunningHearth extends AsyncDisposable {
   /** Where it listens, with the port that was really taken. */
   readonly address: Address;
@@ -59,6 +70,8 @@ export interface RunningHearth extends AsyncDisposable {
   /** `links`: what the host's links to its slots are called, as nftables writes it; null without any. */
   readonly network: { readonly mode: NetworkMode; readonly reason: string; readonly links: string | null };
   readonly slots: Pick<WorkerSlotApi, "listSlots" | "report">;
+  /** The queue of asynchronous invocations, looked at now. */
+  readonly queue: () => Promise<QueueReading>;
   readonly metrics: MetricsRegistry;
   /** Takes nothing new and resolves when nothing runs any more, or after `timeoutMs`. */
   drain(timeoutMs: number): Promise<void>;

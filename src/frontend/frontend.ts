@@ -48,6 +48,8 @@ export interface Frontend extends AsyncDisposable {
   readonly port: number;
   /** What the HTTP server holds now. */
   readonly holds: HttpReading;
+  /** What the queue of asynchronous invocations does now. */
+  readonly queue: AsyncQueue["activity"];
   /**
    * Takes no new request (503) and no new event from now on, goes on listening, and resolves when nothing is under way
    * any more.
@@ -118,6 +120,9 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
   return {
     address: host,
     port,
+    get queue() {
+      return queue.activity;
+    },
     get holds() {
       return {
         connections: listener.connections.counts,

@@ -3,6 +3,7 @@ import { test } from "node:test";
 import { InvokeCommand, PutFunctionConcurrencyCommand } from "@aws-sdk/client-lambda";
 import { deploy } from "../../src/cli/deploy.ts";
 import { getControl } from "../../src/daemon/control.ts";
+import type { QueueReading } from "../../src/daemon/hearth-options.ts";
 import { zipOf } from "./functions.ts";
 import { eventually, startHearth } from "./hearth.ts";
 
@@ -35,6 +36,11 @@ test("events at reserved concurrency 1 take hardly longer than as many calls one
   const aloneMs = performance.now() - startedMs;
   const tookMsMax = TIMES_ALONE_MAX * aloneMs + SLACK_MS;
   await Promise.all(Array.from({ length: EVENTS }, () => call("Event")));
+  const queue = JSON.parse(await getControl(hearth.dataDir, "/queue")) as QueueReading;
+  assert.ok(
+    queue.busiest.every((one) => one.functionName === name),
+    JSON.stringify(queue),
+  );
   const haveRun = async (): Promise<true | null> =>
     /^hearth_events_waiting 0$/m.test(await getControl(hearth.dataDir, "/metrics")) ? true : null;
   await eventually(`all events have run, ${aloneMs} ms of calls`, haveRun, tookMsMax);
