@@ -45,7 +45,8 @@ export const afterUsable = (clock: Clock, { read, usableMsMax, onOver }: UsableL
     const leftMs = usableMsMax - usableMs(elapsedMs, spent);
     if (leftMs <= 0) return onOver("used up");
     if (elapsedMs >= STARVED_MS_MAX) return onOver("starved");
-    timer = clock.after(Math.min(leftMs, USABLE_LOOK_MS), look);
+    // In whole ms: what rounding leaves of a sum would be waited for in no time, again and again.
+    timer = clock.after(Math.min(Math.ceil(leftMs), USABLE_LOOK_MS), look);
   };
   timer = clock.after(Math.min(usableMsMax, USABLE_LOOK_MS), look);
   return { [Symbol.dispose]: () => timer[Symbol.dispose]() };
