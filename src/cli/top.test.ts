@@ -50,6 +50,7 @@ const slot = (slotId: string, changes: Partial<SlotInfo> = {}): SlotInfo => ({
   invocations: 1,
   memoryBytes: 2 ** 20,
   cpuTimeUs: 0,
+  scratchBytes: 0,
   cpu: 0,
   ...changes,
 });

@@ -14,6 +14,7 @@ import { openSqliteStore } from "../store/sqlite/sqlite.ts";
 import { createMetrics, FunctionLogs } from "../telemetry/index.ts";
 import type { LogRetention, Tracer } from "../telemetry/index.ts";
 import { isReachable } from "../vmm/hypervisors/uml/run-directory.ts";
+import { vmmOptions } from "../vmm/config.ts";
 import { selectHypervisor } from "../vmm/hypervisors/select.ts";
 import { findMemoryGroups } from "../vmm/jail/memory-groups.ts";
 import { readProcessLimits } from "../vmm/jail/process-limits.ts";
@@ -34,6 +35,7 @@ import {
 import { WorkerManager } from "../worker-manager/worker-manager.ts";
 import { LOG_RATE_KIB_DEFAULT } from "../worker/log-rate.ts";
 import { HostLoad } from "../worker/host-load.ts";
+import { diskReading } from "../worker/scratch/disk-reading.ts";
 import { HostMemory } from "../worker/memory/host-memory.ts";
 import { MemoryStalls } from "../worker/memory/memory-stalls.ts";
 import { MicroManager } from "../worker/micro-manager.ts";
@@ -247,6 +249,7 @@ const startWorker = async (
   const stale = hypervisor.cleanStale();
   if (stale.length > 0) log.warn({ count: stale.length }, "removed what was left of microVMs of an earlier run");
   const load = new HostLoad(options.dataDir, clock);
+  const scratchDir = driveDirectories(options.dataDir).scratchDir ?? vmmOptions().scratchDir;
   const worker = new MicroManager({
     workerId: hostname(),
     clock,
@@ -271,6 +274,8 @@ const startWorker = async (
     logRateKib: options.logRateKib ?? LOG_RATE_KIB_DEFAULT,
     warn: (message, error) => log.warn({ err: error }, message),
     load: () => load.read(),
+    scratchDisk: () => diskReading(scratchDir),
+    scratchBytesMax: options.scratchMbMax === null ? null : options.scratchMbMax * BYTES_PER_MIB,
     cpu: options.cpu,
     slotsMax: capacity.slotsMax,
     memory: async () => memory.read(),

@@ -22,6 +22,7 @@ const slot: SlotInfo = {
   invocations: 3,
   memoryBytes: 4,
   cpuTimeUs: 5,
+  scratchBytes: 0,
   cpu: 0,
 };
 const worker = {

@@ -40,6 +40,8 @@ const reading = (workerId: string): MetricsReading => ({
       slots: { Init: 0, Idle: 2, Busy: 1, Dead: 0 },
       starts: { waiting: 3, underWay: 2 },
       slotMemoryBytes: 77,
+      slotScratchBytes: 88,
+      scratchStopped: 1,
       poolReady: { bare: 4 },
     },
   ],

@@ -80,6 +80,9 @@ export interface WorkerReading {
   readonly starts: { readonly waiting: number; readonly underWay: number };
   /** Host memory of its slots as measured, in bytes. */
   readonly slotMemoryBytes: number;
+  /** What its slots' `/tmp` take of the disk as measured, in bytes, and how many of them may write no more. */
+  readonly slotScratchBytes: number;
+  readonly scratchStopped: number;
   /** Booted microVMs that wait, by what they have ready. */
   readonly poolReady: Readonly<Record<string, number>>;
 }
@@ -183,6 +186,8 @@ const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsRead
   const starts = gauge("slot_starts", "Starts of slots that wait for their turn, or have it", ["worker", "state"]);
   const committed = gauge("memory_committed_bytes", "Nominal memory of a worker's slots", ["worker"]);
   const measured = gauge("slots_memory_bytes", "Host memory of a worker's slots, as measured", ["worker"]);
+  const scratch = gauge("slots_scratch_bytes", "What the /tmp of a worker's slots takes of its disk", ["worker"]);
+  const stopped = gauge("slots_scratch_stopped", "Slots whose /tmp takes no more for want of disk", ["worker"]);
   const total = gauge("host_memory_bytes", "Memory of a worker's host", ["worker"]);
   const available = gauge("host_memory_available_bytes", "Memory of a worker's host that can be had", ["worker"]);
   const storageTotal = gauge("storage_bytes", "Size of the disk of a worker's data directory", ["worker"]);
@@ -206,10 +211,33 @@ const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsRead
     bodies.set({ proven: "no" }, reading.http.bodies.unprovenBytes);
     bodies.set({ proven: "yes" }, reading.http.bodies.bytes);
     // Workers that went away, and kinds that are no more, go from the text too.
-    for (const one of [slots, slotsMax, pool, starts, committed, measured, total, available, storageTotal, storage])
+    for (const one of [
+      slots,
+      slotsMax,
+      pool,
+      starts,
+      committed,
+      measured,
+      scratch,
+      stopped,
+      total,
+      available,
+      storageTotal,
+      storage,
+    ])
       one.reset();
-    for (const { report, slots: counts, starts: turns, slotMemoryBytes, poolReady } of reading.workers) {
+    for (const {
+      report,
+      slots: counts,
+      starts: turns,
+      slotMemoryBytes,
+      slotScratchBytes,
+      scratchStopped,
+      poolReady,
+    } of reading.workers) {
       const worker = report.workerId;
+      scratch.set({ worker }, slotScratchBytes);
+      stopped.set({ worker }, scratchStopped);
       for (const [state, count] of Object.entries(counts)) if (state !== "Dead") slots.set({ worker, state }, count);
       for (const [kind, count] of Object.entries(poolReady)) pool.set({ worker, kind }, count);
       starts.set({ worker, state: "waiting" }, turns.waiting);

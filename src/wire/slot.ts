@@ -21,6 +21,8 @@ export interface SlotInfo {
   readonly memoryBytes: number;
   /** CPU time in µs that its microVM has used on the host, as last measured; 0 before the first measurement. */
   readonly cpuTimeUs: number;
+  /** Bytes of the host's disk that its `/tmp` takes, as last measured; 0 before the first measurement. */
+  readonly scratchBytes: number;
   readonly cpu: number;
 }
 

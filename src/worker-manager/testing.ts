@@ -82,6 +82,7 @@ export class ListedWorker implements WorkerSlotApi {
       invocations: 0,
       memoryBytes: 0,
       cpuTimeUs: 5,
+      scratchBytes: 0,
       cpu: 0,
     };
     this.slots.set(slotId, info);

@@ -34,6 +34,8 @@ import { MicroVmPool } from "./pool.ts";
 import type { Taken } from "./pool.ts";
 import { expectedBytes, nominalRoom } from "./memory/pressure.ts";
 import type { IdleSlot } from "./memory/pressure.ts";
+import { ScratchKeeper } from "./scratch/scratch-keeper.ts";
+import type { DiskReading, ScratchSlot } from "./scratch/scratch-budget.ts";
 import { prepareRuntime } from "./preparation.ts";
 import type { ShelfKey } from "./shelf.ts";
 import { mayTakePrepared } from "./slot-configuration.ts";
@@ -59,6 +61,10 @@ export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "cha
   readonly slotIdleMs: number;
   /** How much of the host is in use besides its memory. Must not reject. */
   readonly load: () => Promise<HostShares>;
+  /** Reads the disk that slots' `/tmp` is on. */
+  readonly scratchDisk: () => DiskReading;
+  /** How much of it all of them may take, in bytes; null for what is free but for a reserve. */
+  readonly scratchBytesMax: number | null;
   /** Booted microVMs kept ready of each size in demand; 0 for none. */
   readonly poolFloor: number;
   /** Booted microVMs at most, of all sizes together. */
@@ -83,6 +89,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   readonly #finishing: Set<Promise<void>> = new Set();
   readonly #sweep: Timer;
   readonly #memory: MemoryKeeper;
+  readonly #scratch: ScratchKeeper;
   #draining = false;
   #measuredAtMs = Number.NEGATIVE_INFINITY;
   #measuring: Promise<void> = Promise.resolve();
@@ -109,6 +116,19 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       idle: () => this.#idle(),
       end: (slotId) => this.endSlot(slotId, "pressure"),
     });
+    this.#scratch = new ScratchKeeper({
+      clock: options.clock,
+      disk: options.scratchDisk,
+      bytesMax: options.scratchBytesMax,
+      slots: () => this.#scratchSlots(),
+      measure: async () => {
+        await Promise.all([...this.#slots.values()].map((slot) => slot.measureScratch()));
+        return this.#scratchSlots();
+      },
+      end: (slotId) => this.endSlot(slotId, "pressure"),
+      setWritable: (slotId, writable) => this.#slots.get(slotId)?.setScratchWritable(writable),
+      warn: options.warn,
+    });
     this.#services = {
       ...options,
       microVm: (spec, images) => this.#microVm(spec, images),
@@ -133,6 +153,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     const turn = await this.#starts.turn(slotId, functionKey(spec)).finally(() => this.#waiting.delete(slotId));
     try {
       this.#assertOpen();
+      this.#scratch.makeRoom(spec.ephemeralMb);
       this.#makeRoom(spec.memoryMb);
     } catch (error) {
       turn[Symbol.dispose]();
@@ -223,6 +244,8 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       report: await this.report(),
       slots: countStates(slots),
       slotMemoryBytes: slots.reduce((sum, slot) => sum + slot.memoryBytes, 0),
+      slotScratchBytes: slots.reduce((sum, slot) => sum + slot.scratchBytes, 0),
+      scratchStopped: this.#scratch.stopped,
       poolReady: this.#pool.ready,
       starts: { waiting: this.#starts.waiting, underWay: this.#starts.underWay },
     };
@@ -234,6 +257,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     this.#sweep[Symbol.dispose]();
     this.#starts[Symbol.dispose]();
     this.#memory[Symbol.dispose]();
+    this.#scratch[Symbol.dispose]();
     await Promise.all([...this.#slots.values()].map((slot) => slot.end("drain")));
     await this.#pool[Symbol.asyncDispose]();
     await Promise.all(this.#finishing);
@@ -349,6 +373,15 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
     let memoryMb = 0;
     for (const slot of this.#slots.values()) memoryMb += slot.spec.memoryMb;
     return memoryMb;
+  }
+
+  #scratchSlots(): ScratchSlot[] {
+    return [...this.#slots.values()].map(({ id, spec, info: { state, scratchBytes } }) => ({
+      slotId: id,
+      ephemeralMb: spec.ephemeralMb,
+      scratchBytes,
+      isIdle: state === "Idle",
+    }));
   }
 
   /** Those that may be ended, longest idle first. */

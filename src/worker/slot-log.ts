@@ -61,6 +61,11 @@ export class SlotLog {
     this.#platform(event);
   }
 
+  /** A line of the platform's that stands for no event of an invocation. */
+  notice(text: string): void {
+    this.#line(this.#clock.wallMs(), text, true);
+  }
+
   /** The guest is not held back any more until the next `openTail`: its time is up. */
   hurry(): void {
     this.#rate.hurry(true);

@@ -97,6 +97,8 @@ export class Slot {
   #initDurationMs: number | null = null;
   #memoryBytes = 0;
   #cpuTimeUs = 0;
+  #scratchBytes = 0;
+  #scratchWritable = true;
   /** Why it could not start, when that is not the slot's own fault. */
   #failure: ServiceError | null = null;
   /** Of its start, until that is over. */
@@ -135,6 +137,7 @@ export class Slot {
       invocations: this.#invocations,
       memoryBytes: this.#memoryBytes,
       cpuTimeUs: this.#cpuTimeUs,
+      scratchBytes: this.#scratchBytes,
       cpu: this.#booted?.vm.cpu ?? -1,
     };
   }
@@ -188,6 +191,8 @@ export class Slot {
           Promise.all(images.layers.map(attach)),
         ]),
       );
+      // Said while it was being attached.
+      if (!this.#scratchWritable) this.setScratchWritable(false);
       if (this.#network !== null) booted.vm.attachNetwork(this.#network.port);
       booted.link.own({ frame: (frame) => this.#frame(frame), closed: (detail) => void this.end(detail) });
       this.#logInitStart();
@@ -357,6 +362,28 @@ export class Slot {
     if (stats === null) return;
     this.#memoryBytes = stats.memoryBytes;
     this.#cpuTimeUs = stats.cpuTimeUs;
+    this.#scratchBytes = stats.scratchBytes;
+  }
+
+  /** Measures only what its `/tmp` takes of the disk. */
+  async measureScratch(): Promise<void> {
+    this.#scratchBytes = (await this.#booted?.vm.scratchBytes()) ?? 0;
+  }
+
+  /** Lets the function write to its `/tmp`, or not: each write is then an I/O error for it, which its log explains. */
+  setScratchWritable(writable: boolean): void {
+    this.#scratchWritable = writable;
+    if (this.#booted === null || this.#state.state === "Dead") return;
+    try {
+      this.#booted.vm.setScratchWritable(writable);
+    } catch (error) {
+      // Where the host does not let us the slot has to go: the disk is everybody's.
+      if (!writable)
+        void this.end(`its /tmp takes too much of the disk: ${error instanceof Error ? error.message : String(error)}`);
+      return;
+    }
+    if (!writable)
+      this.#log.notice("/tmp takes no more: the room that functions have on this host's disk is used up (--scratch).");
   }
 
   /** Ends the slot; the first reason wins. Resolves, never rejects, when everything it held is released. */

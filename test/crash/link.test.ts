@@ -18,6 +18,7 @@ import { LOG_RATE_KIB_DEFAULT } from "../../src/worker/log-rate.ts";
 import { HostLoad } from "../../src/worker/host-load.ts";
 import { MemoryStalls } from "../../src/worker/memory/memory-stalls.ts";
 import { HostMemory } from "../../src/worker/memory/host-memory.ts";
+import { diskReading } from "../../src/worker/scratch/disk-reading.ts";
 import { MicroManager } from "../../src/worker/micro-manager.ts";
 import { loadRuntimeImages } from "../../src/worker/runtime-images.ts";
 import { eventually } from "../functional/hearth.ts";
@@ -128,6 +129,8 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       logRateKib: LOG_RATE_KIB_DEFAULT,
       warn: () => {},
       load: () => load.read(),
+      scratchDisk: () => diskReading(directory),
+      scratchBytesMax: null,
       cpu: "soft",
       slotsMax: 10,
       memoryMbMax: 10_000,

@@ -82,6 +82,10 @@ const ops = {
       optExists: fs.existsSync("/opt"), hostFiles: attempt(() => fs.readdirSync("/work")), code: fs.readdirSync("/var/task"),
     };
   },
+  hold: (event) => { const file = fs.openSync("/tmp/held", "w"); const block = Buffer.alloc(1 << 20, 1); let written = 0;
+    try { for (; written < event.mb; written += 1) { fs.writeSync(file, block); if (written % 16 === 15) fs.fsyncSync(file); }
+      fs.fsyncSync(file); return { written, code: null }; }
+    catch (error) { return { written, code: error.code }; } finally { fs.closeSync(file); } },
   fill: (event) => { const file = fs.openSync("/tmp/fill", "w"); const block = Buffer.alloc(1 << 20, 1); let written = 0;
     try { while (written < event.mb) written += fs.writeSync(file, block) / block.length; return { written, code: null }; }
     catch (error) { return { written, code: error.code }; } finally { fs.closeSync(file); fs.unlinkSync("/tmp/fill"); } },

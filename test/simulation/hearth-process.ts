@@ -204,6 +204,8 @@ const workerOf = (parts: ProcessParts, clock: Clock, hypervisor: ScriptedHypervi
     memory: () => Promise.resolve({ totalBytes: 64 * GIB, availableBytes: 48 * GIB }),
     memoryBytesTotal: 64 * GIB,
     memoryStalls: () => ({ look: () => Promise.resolve(), [Symbol.dispose]: silent }),
+    scratchDisk: () => ({ totalBytes: 2 ** 40, availableBytes: 2 ** 39 }),
+    scratchBytesMax: null,
     load: () =>
       Promise.resolve({
         cpuShare: 0.5,

@@ -65,6 +65,7 @@ interface UpOptions extends CommonOptions {
   readonly network?: NetworkMode;
   readonly nameServer?: readonly string[];
   readonly networkAllow?: readonly AddressRange[];
+  readonly scratch?: number;
   readonly logRate?: number;
   readonly logsSize?: number;
   readonly logsAge?: number;
@@ -157,6 +158,11 @@ export const upCommand = (): Command =>
         .choices(["always", "never"])
         .default("always"),
     )
+    .option(
+      "--scratch <MB>",
+      "disk that the /tmp of all functions may take together (default: what is free but for a tenth)",
+      wholeNumber(1, MEMORY_MB_TOTAL_MAX),
+    )
     .option("--log-rate <KB>", "a second of log that one microVM may go on writing", wholeNumber(1, LOG_RATE_KIB_MAX))
     .option(
       "--logs-size <MB>",
@@ -224,6 +230,7 @@ const run = async (options: UpOptions): Promise<void> => {
     network: options.network ?? null,
     nameServers: options.nameServer ?? null,
     networkAllow: options.networkAllow ?? [],
+    scratchMbMax: options.scratch ?? null,
     logRateKib: options.logRate ?? null,
     logsMbMax: options.logsSize ?? null,
     logAgeDaysMax: options.logsAge ?? null,
