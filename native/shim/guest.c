@@ -168,9 +168,10 @@ const char *guest_prepare(void) {
 
 /* --- Configure: the function's root --------------------------------------------------------------------------------- */
 
-static const char *mount_file_system(const char *device, const char *path, const char *type, unsigned long flags) {
+static const char *mount_file_system(const char *device, const char *path, const char *type, unsigned long flags,
+                                     const char *options) {
     for (int waited_ms = 0;; waited_ms++) {
-        if (mount(device, path, type, flags, NULL) == 0) return NULL;
+        if (mount(device, path, type, flags, options) == 0) return NULL;
         /* A drive that was attached a moment ago may have no node yet, or a node but no size. */
         bool may_come = errno == ENOENT || errno == ENXIO || errno == ENODEV || errno == EIO;
         if (!may_come || waited_ms >= DRIVE_WAIT_MS) return fault("cannot mount drive", device);
@@ -179,7 +180,7 @@ static const char *mount_file_system(const char *device, const char *path, const
 }
 
 static const char *mount_drive(const char *device, const char *path, unsigned long flags) {
-    return mount_file_system(device, path, "erofs", flags | MS_RDONLY | MS_NODEV);
+    return mount_file_system(device, path, "erofs", flags | MS_RDONLY | MS_NODEV, NULL);
 }
 
 /* Mounts drives at places of their own and adds those to the list of an overlay, the last one first. */
@@ -252,7 +253,10 @@ static const char *mount_proc(void) {
 
 /* On a drive it costs no memory but cache, which can be dropped. */
 static const char *mount_tmp(const struct configuration *c, unsigned long flags) {
-    if (c->scratch_drive != NULL) return mount_file_system(c->scratch_drive, ROOT "/tmp", "ext2", flags | MS_NOATIME);
+    /* What is deleted goes back to the host. */
+    if (c->scratch_drive != NULL) {
+        return mount_file_system(c->scratch_drive, ROOT "/tmp", "ext2", flags | MS_NOATIME, "discard");
+    }
     char options[64];
     snprintf(options, sizeof options, "mode=1777,size=%llu", (unsigned long long)c->tmp_bytes_max);
     return mount("tmp", ROOT "/tmp", "tmpfs", flags, options) < 0 ? fault("cannot mount", "/tmp") : NULL;

@@ -6,7 +6,6 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
@@ -48,7 +47,7 @@ static const struct {
 	PLAIN(process_vm_writev), PLAIN(process_madvise), PLAIN(pidfd_open), PLAIN(pidfd_getfd), PLAIN(pidfd_send_signal),
 	PLAIN(execve), PLAIN(fork), PLAIN(vfork), PLAIN(swapon), PLAIN(acct), PLAIN(syslog), PLAIN(iopl), PLAIN(ioperm),
 	PLAIN(modify_ldt), PLAIN(open_by_handle_at), PLAIN(name_to_handle_at), PLAIN(mknod), PLAIN(mknodat), PLAIN(link),
-	PLAIN(symlink), PLAIN(rename), PLAIN(chmod), PLAIN(chown), PLAIN(setxattr), PLAIN(openat2), PLAIN(seccomp),
+	PLAIN(symlink), PLAIN(rename), PLAIN(chmod), PLAIN(chown), PLAIN(setxattr), PLAIN(openat2),
 	PLAIN(sched_setaffinity), PLAIN(sched_setscheduler), PLAIN(setpriority), PLAIN(ioprio_set), PLAIN(kcmp),
 	PLAIN(memfd_secret), PLAIN(mlockall), PLAIN(mbind), PLAIN(move_pages), PLAIN(migrate_pages), PLAIN(remap_file_pages),
 	PLAIN(splice), PLAIN(vmsplice), PLAIN(tee), PLAIN(fanotify_init), PLAIN(inotify_init1), PLAIN(quotactl),
@@ -106,7 +105,7 @@ static long fork_bomb(void)
 	for (pid_t child; (child = (pid_t)CALL(SYS_clone, SIGCHLD)) >= 0; made++)
 		if (child == 0)
 			for (;;)
-				poll(NULL, 0, -1);
+				sleep(1000);
 	printf("%ld, then ", made);
 	return -1;
 }
@@ -168,6 +167,9 @@ static int checked(const char *name, long *result)
 	ATTEMPT("clone3", CALL(SYS_clone3, (long)buffer, 88))
 	ATTEMPT("ptrace-attach", attach(PTRACE_ATTACH))
 	ATTEMPT("ptrace-seize", attach(PTRACE_SEIZE))
+	ATTEMPT("seccomp-listener", CALL(SYS_seccomp, 1, 8 /* NEW_LISTENER */, (long)buffer))
+	ATTEMPT("fallocate-zeroes", CALL(SYS_fallocate, memfd_create("attack", 0), 0x11, 0, 4096))
+	ATTEMPT("stub-violation", CALL(SYS_tgkill, -1, SYS_socket, SIGSYS))
 	ATTEMPT("prctl-seccomp", prctl(PR_SET_SECCOMP, 2, buffer))
 	ATTEMPT("prctl-mm", prctl(PR_SET_MM, PR_SET_MM_START_CODE, 4096, 0, 0))
 	ATTEMPT("prctl-ptracer", prctl(PR_SET_PTRACER, PR_SET_PTRACER_ANY))

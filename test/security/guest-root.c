@@ -11,6 +11,9 @@
  *   call NUMBER      a system call without arguments
  *   allocate         a child takes memory without end; how it ended
  *   fork             children without end; "NUMBER children", when all are gone again
+ *   execute WHERE    a child runs code that it has written: to its heap, stack, data, an anonymous mapping, or (jit) one made
+ *                    executable afterwards; how it ended
+ *   vsyscall         what the vsyscall page says of the time in the year 2001, seconds; or "none"
  *   old-calls        calls of the 32-bit ABI and of the vsyscall page
  */
 #define _GNU_SOURCE
@@ -134,6 +137,57 @@ static void fork_all(void)
 	snprintf(answer, sizeof(answer), "%d children", made);
 }
 
+/* mov $42, %eax; ret */
+static const unsigned char code[] = { 0xb8, 42, 0, 0, 0, 0xc3 };
+static unsigned char data[4096];
+
+static void execute(const char *where)
+{
+	unsigned char stack[64], *place = stack;
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		if (!strcmp(where, "heap"))
+			place = sbrk(4096);
+		else if (!strcmp(where, "data"))
+			place = data;
+		else if (strcmp(where, "stack"))
+			place = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		memcpy(place, code, sizeof(code));
+		if (!strcmp(where, "jit"))
+			mprotect(place, 4096, PROT_READ | PROT_EXEC);
+		__asm__ volatile("" : : "r"(place) : "memory");
+		_exit(((int (*)(void))place)());
+	}
+	waitpid(child, &status, 0);
+	if (WIFEXITED(status))
+		snprintf(answer, sizeof(answer), "returned %d", WEXITSTATUS(status));
+	else
+		snprintf(answer, sizeof(answer), "died of %s", sigabbrev_np(WTERMSIG(status)));
+}
+
+#define YEAR_2001 1000000000
+
+static void vsyscall(void)
+{
+	long (*get_time)(long *) = (long (*)(long *))0xffffffffff600400;
+	struct timeval then = { .tv_sec = YEAR_2001 };
+	int ends[2], status;
+	long said = 0;
+
+	settimeofday(&then, NULL);
+	if (pipe(ends) == 0 && fork() == 0) {
+		said = get_time(NULL);
+		_exit(write(ends[1], &said, sizeof(said)) < 0);
+	}
+	wait(&status);
+	if (!WIFEXITED(status) || read(ends[0], &said, sizeof(said)) < 0)
+		strcpy(answer, "none");
+	else
+		snprintf(answer, sizeof(answer), "%ld", said);
+}
+
 static void old_calls(void)
 {
 	int (*get_time)(struct timeval *, void *) = (int (*)(struct timeval *, void *))0xffffffffff600000;
@@ -180,6 +234,10 @@ static void obey(char *command)
 		allocate();
 	else if (!strcmp(name, "fork"))
 		fork_all();
+	else if (!strcmp(name, "execute"))
+		execute(first);
+	else if (!strcmp(name, "vsyscall"))
+		vsyscall();
 	else if (!strcmp(name, "old-calls"))
 		old_calls();
 	if (!answer[0])

@@ -118,3 +118,18 @@ test("memory and processes without end are the guest's own trouble", async () =>
   assert.ok(memoryBytes < 128 * 2 ** 20, String(memoryBytes));
   assert.equal(await ask(other, "read /proc/version"), "done");
 });
+
+test("what a process writes it does not execute, unless it asks for that", async () => {
+  await using booted = await bootGuest(guest, hypervisor);
+  for (const where of ["heap", "stack", "data", "mapping"])
+    assert.equal(await ask(booted, `execute ${where}`), "died of SEGV", where);
+  assert.equal(await ask(booted, "execute jit"), "returned 42");
+});
+
+test("the vsyscall page tells the guest's time, not the host's", async (t) => {
+  if (!readFileSync("/proc/self/maps", "utf8").includes("[vsyscall]")) return t.skip("this host has no vsyscall page");
+  await using booted = await bootGuest(guest, hypervisor);
+  const said = Number(await ask(booted, "vsyscall"));
+  const year2001S = 1_000_000_000;
+  assert.ok(said >= year2001S && said < year2001S + 3600, String(said));
+});

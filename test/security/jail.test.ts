@@ -67,7 +67,7 @@ const forbidden: readonly (string | readonly [attempt: string, call: string])[] 
   ..."process_vm_readv process_vm_writev process_madvise pidfd_open pidfd_getfd pidfd_send_signal".split(" "),
   ..."execve fork vfork swapon acct syslog iopl ioperm modify_ldt".split(" "),
   ..."open_by_handle_at name_to_handle_at mknod mknodat link symlink rename chmod chown setxattr openat2".split(" "),
-  ..."seccomp sched_setaffinity sched_setscheduler setpriority ioprio_set kcmp".split(" "),
+  ..."sched_setaffinity sched_setscheduler setpriority ioprio_set kcmp".split(" "),
   ..."memfd_secret mlockall mbind move_pages migrate_pages remap_file_pages splice vmsplice tee".split(" "),
   ..."fanotify_init inotify_init1 quotactl settimeofday clock_settime adjtimex sethostname".split(" "),
   ..."shmget msgget semget mq_open listen accept4 setsockopt landlock_create_ruleset".split(" "),
@@ -85,6 +85,8 @@ const forbidden: readonly (string | readonly [attempt: string, call: string])[] 
   ["clone-newtime", "clone(0x91"],
   ["ptrace-attach", "ptrace(0x10"],
   ["ptrace-seize", "ptrace(0x4206"],
+  ["seccomp-listener", "seccomp(0x1, 0x8"],
+  ["fallocate-zeroes", "fallocate("],
   ["prctl-seccomp", "prctl(0x16"],
   ["prctl-mm", "prctl(0x23"],
   ["prctl-ptracer", "prctl(0x59616d61"],
@@ -109,6 +111,12 @@ test("a forbidden system call is not made, ends the microVM, and is named", asyn
     const begin = `The hypervisor process made the forbidden system call ${call}`;
     assert.ok(exit.detail.startsWith(begin), `${exit.detail}, not ${begin}`);
   });
+});
+
+test("a guest's kernel tells which call its stub process was not let make", async () => {
+  const { exit } = await attempt("stub-violation");
+  assert.equal(exit.cause, "violation");
+  assert.equal(exit.detail, "A guest's process was not let make the system call socket");
 });
 
 /** Calls that are allowed, on what a jail must not have: what the attempt says. */

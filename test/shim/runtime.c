@@ -12,6 +12,8 @@
  *   who                  answers with what it sees of the machine      file-write / file-read: /tmp/kept
  *   cat PATH             answers with a file           fill MIB        writes so much to /tmp/fill, and answers how much it
  *                                                      wrote and the errors of write, fsync and a read of it all
+ *   hold N KIB           writes N files to /tmp            drop            deletes them
+ *   churn N              N rounds of files written, half of them deleted, all others read back: "intact" or what was not
  *   env NAME             answers with a variable
  *   pid                  answers its process's id      ask             asks again which function it is
  *   tick N               says its deadline, then the time, again and again, while N children spin
@@ -210,6 +212,87 @@ static void fill(unsigned long mib) {
     unlink("/tmp/fill");
 }
 
+/* File number `i` of the test, filled with a pattern of its own; -1 when the disk is full. */
+static int write_file(unsigned long i, size_t bytes) {
+    char path[64];
+    static unsigned block[1024];
+    snprintf(path, sizeof path, "/tmp/held-%lu", i);
+    int f = open(path, O_CREAT | O_WRONLY | O_TRUNC, 0600);
+    for (size_t at = 0; at < bytes; at += sizeof block) {
+        for (size_t word = 0; word < 1024; word++) block[word] = (unsigned)(i * 2654435761u + at + word);
+        if (write(f, block, sizeof block) != sizeof block) return -1;
+    }
+    int wrong = fsync(f);
+    /* What is read back comes from the drive. */
+    posix_fadvise(f, 0, 0, POSIX_FADV_DONTNEED);
+    close(f);
+    return wrong;
+}
+
+static int is_intact(unsigned long i, size_t bytes) {
+    char path[64];
+    static unsigned block[1024];
+    snprintf(path, sizeof path, "/tmp/held-%lu", i);
+    int f = open(path, O_RDONLY);
+    size_t at = 0;
+    for (; at < bytes && read(f, block, sizeof block) == sizeof block; at += sizeof block) {
+        for (size_t word = 0; word < 1024; word++) {
+            if (block[word] != (unsigned)(i * 2654435761u + at + word)) goto out;
+        }
+    }
+out:
+    close(f);
+    return at == bytes;
+}
+
+static void drop(unsigned long from, unsigned long to, unsigned long step) {
+    char path[64];
+    for (unsigned long i = from; i < to; i += step) {
+        snprintf(path, sizeof path, "/tmp/held-%lu", i);
+        unlink(path);
+    }
+}
+
+static void hold(unsigned long files, size_t bytes) {
+    for (unsigned long i = 0; i < files; i++) {
+        if (write_file(i, bytes) != 0) {
+            respond("full");
+            return;
+        }
+    }
+    respond("held");
+}
+
+#define CHURN_FILES 64
+/* Each round takes blocks that the one before freed, before, while and after they are discarded. */
+static void churn(unsigned long rounds) {
+    for (unsigned long round = 0; round < rounds; round++) {
+        size_t bytes = (size_t)(4096 << round % 7);
+        for (unsigned long i = 0; i < CHURN_FILES; i++) {
+            if (write_file(i, bytes) != 0) {
+                respond("full in round %lu", round);
+                return;
+            }
+        }
+        drop(0, CHURN_FILES, 2);
+        usleep(round % 4 * 25000);
+        for (unsigned long i = CHURN_FILES; i < 2 * CHURN_FILES; i++) {
+            if (write_file(i, bytes) != 0) {
+                respond("full again in round %lu", round);
+                return;
+            }
+        }
+        for (unsigned long i = 1; i < 2 * CHURN_FILES; i += i < CHURN_FILES - 1 ? 2 : 1) {
+            if (!is_intact(i, bytes)) {
+                respond("round %lu, file %lu", round, i);
+                return;
+            }
+        }
+        drop(0, 2 * CHURN_FILES, 1);
+    }
+    respond("intact");
+}
+
 static unsigned long long now_us(void) {
     struct timespec time;
     clock_gettime(CLOCK_REALTIME, &time);
@@ -345,6 +428,9 @@ static void obey(char *command) {
     else if (strcmp(word, "file-write") == 0) file(1);
     else if (strcmp(word, "file-read") == 0) file(0);
     else if (strcmp(word, "fill") == 0) fill(a);
+    else if (strcmp(word, "hold") == 0) hold(a, b << 10);
+    else if (strcmp(word, "drop") == 0) drop(0, 1 << 16, 1), respond("dropped");
+    else if (strcmp(word, "churn") == 0) churn(a);
     else if (strcmp(word, "tick") == 0) tick(a);
     else if (strcmp(word, "connections") == 0) connections((unsigned)a);
     else break_rules(command);

@@ -4,10 +4,13 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, statSync } from "node
 import { join } from "node:path";
 import { after, test } from "node:test";
 import { DoneField, ConfigureField, FromShim } from "../../src/wire/shim-protocol.ts";
+import { eventually } from "../functional/hearth.ts";
 import { descendants } from "../functional/processes.ts";
 import { ShimGuest, ShimImages } from "./guest.ts";
 
 const MIB = 1024 * 1024;
+/** Of stat(2)'s st_blocks. */
+const BLOCK_BYTES = 512;
 const images = new ShimImages();
 after(() => images[Symbol.dispose]());
 const scratchDir = join(images.directory, "r.scratch");
@@ -73,10 +76,29 @@ test("the drive is sparse, ours, and gone with its microVM", async () => {
   assert.ok(drive.size > 512 * MIB && drive.blocks * 512 < MIB, `${String(drive.blocks)} blocks`);
   assert.equal(drive.uid, process.getuid?.());
   assert.equal(drive.mode & 0o007, 0);
-  await filled(guest, 100);
-  assert.ok(statSync(join(directory, "2")).blocks * 512 >= 100 * MIB);
   await guest[Symbol.asyncDispose]();
   assert.ok(!existsSync(directory));
+});
+
+const takenBytes = (guest: ShimGuest): number => statSync(join(scratchDir, guest.vm.id, "2")).blocks * BLOCK_BYTES;
+
+test("what is deleted in /tmp is the host's again within a moment, files large and small", async () => {
+  await using guest = await ready(512);
+  for (const command of ["1 204800", "2000 16"]) {
+    const before = takenBytes(guest);
+    assert.match((await guest.driver.invoke(`hold ${command}`)).body.toString(), /^held$/);
+    const held = takenBytes(guest);
+    assert.ok(held - before >= 30 * MIB, `${command}: ${String(held)}`);
+    await guest.driver.invoke("drop");
+    await eventually(`that ${command} is the host's again`, () =>
+      Promise.resolve(takenBytes(guest) < before + 4 * MIB || null),
+    );
+  }
+});
+
+test("no file loses anything to what is deleted beside it", async () => {
+  await using guest = await ready(64);
+  assert.equal((await guest.driver.invoke("churn 7")).body.toString(), "intact");
 });
 
 test("a size that cannot be is refused", async () => {
@@ -98,6 +120,8 @@ test("a full disk of the host is the function's error and nobody else's", async 
     const answer = await filled(guest, 40);
     assert.ok([ENOSPC, EIO].includes(answer["sync"] ?? 0), JSON.stringify(answer));
     assert.equal((await guest.driver.invoke("echo still here")).body.toString(), "still here");
+    // What stays there, unlike what was deleted, leaves no room for another.
+    assert.equal((await guest.driver.invoke("hold 1 40960")).body.toString(), "full");
     await assert.rejects(ready(64, undefined, directory), /No scratch (?:directory|drive) can be made in .*: ENOSPC/);
     const left = readdirSync(directory).filter((name) => !name.includes(guest.vm.id));
     assert.deepEqual(left, [], "nothing is left of the one that was refused");

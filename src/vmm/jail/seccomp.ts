@@ -129,14 +129,17 @@ export interface Violation {
 
 export const NOTIFICATION_BYTES = 80;
 
+/** Name of a system call of this processor's own ABI, or what can be said of it: `number 4000`. */
+export const callName = (number: number, table: SystemCallTable = systemCallsOf()): string =>
+  table.names.get(number) ?? `number ${String(number)}`;
+
 /** What a notification says. */
 export const decodeViolation = (bytes: Uint8Array, table: SystemCallTable = systemCallsOf()): Violation => {
   const view = new DataView(bytes.buffer, bytes.byteOffset, NOTIFICATION_BYTES);
   const little = endianness() === "LE";
   const number = view.getInt32(16, little);
   const sameAbi = view.getUint32(20, little) === table.auditArchitecture && number < X32_BIT;
-  const nameless = `number ${String(number & ~X32_BIT)}`;
-  const call = sameAbi ? (table.names.get(number) ?? nameless) : `${nameless} of another ABI`;
+  const call = sameAbi ? callName(number, table) : `number ${String(number & ~X32_BIT)} of another ABI`;
   const args = Array.from({ length: 6 }, (_, i) => view.getBigUint64(32 + 8 * i, little));
   return { pid: view.getUint32(8, little), call, args };
 };

@@ -1,13 +1,14 @@
 import { constants } from "node:os";
 
 import { ResourceLimit } from "../../native.ts";
-import { describeViolation, type AllowedCall, type FilterRules, type Violation } from "../../jail/seccomp.ts";
+import { callName, describeViolation, type AllowedCall, type FilterRules, type Violation } from "../../jail/seccomp.ts";
 import type { MicroVmExit } from "../../microvm.ts";
 
 /*
  * What a UML kernel asks of its host, read from arch/um/os-Linux, arch/um/drivers and arch/um/kernel/skas/stub_exe.c of
- * its source and seen in runs. Its guest's processes inherit the filter, but of their own system calls none reaches
- * it: ptrace's SYSEMU takes those away before. What they make on the kernel's behalf (the stub) is here too.
+ * its source and seen in runs. Its guest's processes inherit the filter, and what they make as they start (the stub) is
+ * here too. Then each gives itself a second one (images/kernel/patches, uml-0012) that leaves it mmap of guest memory
+ * and munmap. Of their own system calls none reaches either: ptrace's SYSEMU takes those away before.
  */
 
 const PTRACE = {
@@ -34,6 +35,8 @@ const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 const SOCK_DGRAM = 2;
 const AT_EMPTY_PATH = 0x1000;
+const SECCOMP_SET_MODE_FILTER = 1;
+const PUNCH_HOLE_KEEP_SIZE = 3; // FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE
 const ADDR_NO_RANDOMIZE = 0x4_0000;
 const PRCTL = { deathSignal: 1, name: 15, noNewPrivileges: 38 } as const;
 const ARCH_PRCTL = { setGs: 0x1001, setFs: 0x1002, getFs: 0x1003, getGs: 0x1004 } as const;
@@ -56,7 +59,18 @@ const checked: readonly AllowedCall[] = [
   { name: "fcntl", checks: [{ argument: 1, oneOf: Object.values(FCNTL) }] },
   // Only the abort of a kernel that panicked sends SIGABRT, to itself. As PID 1 it would not die of it; so it is told.
   { name: "kill", checks: [{ argument: 1, noneOf: [constants.signals.SIGABRT] }] },
-  { name: "tgkill", checks: [{ argument: 2, noneOf: [constants.signals.SIGABRT] }] },
+  // The kernel tells by SIGSYS to nobody which call one of its guest's processes was not let make.
+  { name: "tgkill", checks: [{ argument: 2, noneOf: [constants.signals.SIGABRT, constants.signals.SIGSYS] }] },
+  // A guest's process gives itself the stricter filter of its kernel's making: nothing takes a filter away.
+  {
+    name: "seccomp",
+    checks: [
+      { argument: 0, oneOf: [SECCOMP_SET_MODE_FILTER] },
+      { argument: 1, oneOf: [0] },
+    ],
+  },
+  // What is deleted on a scratch drive becomes a hole in its file.
+  { name: "fallocate", checks: [{ argument: 1, oneOf: [PUNCH_HOLE_KEEP_SIZE] }] },
   { name: "clone", checks: [{ argument: 0, withoutBits: CLONE_NAMESPACES }] },
   { name: "execveat", checks: [{ argument: 4, oneOf: [AT_EMPTY_PATH] }] },
   {
@@ -84,15 +98,14 @@ const checked: readonly AllowedCall[] = [
 /** By what they are for: memory, descriptors, files, waiting and time, processes and signals, the C library's start. */
 const UNCHECKED = `
   mmap munmap mprotect brk madvise memfd_create ftruncate
-  read write pread64 preadv2 pwrite64 lseek close close_range dup dup2 dup3 poll ppoll eventfd2 pipe2 signalfd4
-  epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait sendmsg recvmsg sendto recvfrom bind connect
-  open openat access faccessat stat fstat newfstatat readlink readlinkat mkdir mkdirat unlink unlinkat rmdir
-  getdents64 fallocate fdatasync
-  clock_gettime clock_nanosleep nanosleep gettimeofday time timer_create timer_settime timer_gettime timer_delete
+  read write pread64 preadv2 pwrite64 lseek close close_range dup dup2 pipe2 eventfd2 signalfd4 poll ppoll
+  epoll_create epoll_ctl epoll_wait sendmsg recvmsg sendto recvfrom bind connect
+  openat access fstat newfstatat readlink mkdir unlink rmdir getdents64 fdatasync
+  clock_gettime clock_nanosleep timer_create timer_settime
   futex restart_syscall rt_sigsuspend
-  wait4 getpid getppid gettid getpgrp setsid sched_yield exit exit_group
+  wait4 getpid getppid gettid setsid sched_yield exit exit_group
   rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack
-  set_tid_address set_robust_list rseq uname getrandom getcpu
+  set_tid_address set_robust_list rseq uname getrandom
 `;
 
 export const UML_RULES: FilterRules = {
@@ -110,10 +123,10 @@ export const UML_RULES: FilterRules = {
 export const endByViolation = (violation: Violation): Pick<MicroVmExit, "cause" | "detail"> => {
   const { call, args } = violation;
   const signal = { kill: args[1], tgkill: args[2] }[call];
-  return signal === BigInt(constants.signals.SIGABRT)
-    ? { cause: "crashed", detail: "The guest's kernel panicked" }
-    : {
-        cause: "violation",
-        detail: `The hypervisor process made the forbidden system call ${describeViolation(violation)}`,
-      };
+  if (signal === BigInt(constants.signals.SIGABRT)) return { cause: "crashed", detail: "The guest's kernel panicked" };
+  const made =
+    call === "tgkill" && signal === BigInt(constants.signals.SIGSYS)
+      ? `A guest's process was not let make the system call ${callName(Number(args[1]))}`
+      : `The hypervisor process made the forbidden system call ${describeViolation(violation)}`;
+  return { cause: "violation", detail: made };
 };
