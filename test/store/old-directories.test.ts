@@ -10,7 +10,9 @@ import { FIXTURE_NAMES, unpackFixture } from "./directories.ts";
 const WAIT_MS = 200;
 const QUEUE_MS_MAX = 60_000;
 /** Functions with a slot of their own; what they answer tells whose code it is. */
-const INVOKED = new Set(["plain", "versions", "reserved", "again"]);
+const INVOKED = new Set(["plain", "versions"]);
+/** However busy this machine is. */
+const TIMEOUT_S = 120;
 
 const sorted = (configurations: readonly lambda.FunctionConfiguration[]): lambda.FunctionConfiguration[] =>
   configurations.toSorted((a, b) => String(a.Version).localeCompare(String(b.Version)));
@@ -34,6 +36,7 @@ describe("data directories of older versions", () => {
         assert.deepEqual(Tags, tags);
         assert.equal(Concurrency?.ReservedConcurrentExecutions ?? null, reserved);
         if (!INVOKED.has(FunctionName)) continue;
+        await client.send(new lambda.UpdateFunctionConfigurationCommand({ FunctionName, Timeout: TIMEOUT_S }));
         const { Payload } = await client.send(new lambda.InvokeCommand({ FunctionName, Payload: "1" }));
         const variables = configurations.find(({ Version }) => Version === "$LATEST")?.Environment?.Variables;
         const answer: unknown = JSON.parse(Buffer.from(Payload ?? []).toString());
@@ -59,10 +62,8 @@ describe("data directories of older versions", () => {
         readdirSync(join(old.path, "code")).filter((file) => file.startsWith("making-")),
         [],
       );
-      assert.deepEqual(
-        readdirSync(join(old.path, "trash")),
-        ["hearth.db.schema-2"].map((file) => (name.startsWith("3100ca5") ? "hearth.db.schema-1" : file)),
-      );
+      const copies = readdirSync(join(old.path, "trash")).filter((file) => file.startsWith("hearth.db"));
+      assert.deepEqual(copies, [name.startsWith("3100ca5") ? "hearth.db.schema-1" : "hearth.db.schema-2"]);
     });
   }
 });
