@@ -27,6 +27,7 @@ import {
   LOGS_MB_DEFAULT_MAX,
   LOGS_MB_MIN,
   MEMORY_MB_DEFAULT,
+  NETWORK_MBIT_DEFAULT,
   OVERCOMMIT_DEFAULT,
   POOL_FLOOR,
   SLOT_IDLE_MS_DEFAULT,
@@ -260,7 +261,8 @@ const startWorker = async (
       hypervisor,
       root: { path: images.base, readOnly: true },
       init: SHIM_PATH,
-      network: networks === null ? null : { mtu: networks.mtu },
+      network:
+        networks === null ? null : { mtu: networks.mtu, mbitPerS: options.networkMbitPerS ?? NETWORK_MBIT_DEFAULT },
       onConsole: (id, chunk) => log.debug({ vm: id }, Buffer.from(chunk).toString().trimEnd()),
     },
     network: async () => networks?.take() ?? null,

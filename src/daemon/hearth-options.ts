@@ -41,6 +41,8 @@ export interface HearthOptions {
   readonly nameServers: readonly string[] | null;
   /** Ranges that functions reach though they are closed by default. */
   readonly networkAllow: readonly AddressRange[];
+  /** What a slot's network card carries each way, in Mbit/s. */
+  readonly networkMbitPerS: number | null;
   /** What the `/tmp` of all functions may take of the disk, in MB; null for what is free but for a reserve. */
   readonly scratchMbMax: number | null;
   /** Log that one slot may write in a second for as long as it likes, in KiB. */

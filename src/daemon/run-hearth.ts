@@ -86,6 +86,7 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
     pool,
     network: null,
     nameServers: null,
+    networkMbitPerS: null,
     scratchMbMax: null,
     logRateKib: null,
     logsMbMax: null,

@@ -22,8 +22,11 @@ export interface MicroVmConfig {
   /** Program the guest's kernel runs as PID 1, in the root file system. */
   readonly init: string;
   readonly initArguments?: readonly string[];
-  /** Gives the guest a network card, for packets of so many bytes at most (576 to 1,500). It is idle until `attachNetwork`. */
-  readonly network?: { readonly mtu: number };
+  /**
+   * Gives the guest a network card, for packets of so many bytes at most (576 to 1,500), which carries so many Mbit/s each way
+   * (absent: all it can). It is idle until `attachNetwork`.
+   */
+  readonly network?: { readonly mtu: number; readonly mbitPerS?: number };
   /** Host CPU this microVM lives on; chosen by the hypervisor when absent. */
   readonly cpu?: number;
   /** Gets the guest's console: boot messages and whatever PID 1 prints there. Never the data path. */

@@ -257,6 +257,9 @@ export const NETWORKS_MAKING_MAX = 2;
 export const NETWORK_FLOWS_MAX = 4_096;
 export const NETWORK_NEW_FLOWS_PER_S_MAX = 500;
 export const NETWORK_NEW_FLOWS_BURST = 2_000;
+/** Hearth's own: what a slot's network card carries each way, in Mbit/s (`hearth up --network-rate`). */
+export const NETWORK_MBIT_DEFAULT = 1_000;
+export const NETWORK_MBIT_MAX = 100_000;
 /** Name servers that a guest gets: more are not asked by the C library (MAXNS of resolv.h). */
 export const NAME_SERVERS_MAX = 3;
 

@@ -27,7 +27,7 @@ export interface BootOptions {
   /** Path of the shim in it. */
   readonly init: string;
   /** The network card that every guest gets; null for none. */
-  readonly network: { readonly mtu: number } | null;
+  readonly network: { readonly mtu: number; readonly mbitPerS?: number } | null;
   /** Lines of the guest's console, for the log at debug level. */
   readonly onConsole: (id: string, chunk: Uint8Array) => void;
 }

@@ -7,6 +7,7 @@ import {
   DRAIN_S_DEFAULT,
   LOG_AGE_DAYS_MAX,
   LOGS_MB_MIN,
+  NETWORK_MBIT_MAX,
   OVERCOMMIT_DEFAULT,
   OVERCOMMIT_MAX,
   TIMEOUT_S_MAX,
@@ -65,6 +66,7 @@ interface UpOptions extends CommonOptions {
   readonly network?: NetworkMode;
   readonly nameServer?: readonly string[];
   readonly networkAllow?: readonly AddressRange[];
+  readonly networkRate?: number;
   readonly scratch?: number;
   readonly logRate?: number;
   readonly logsSize?: number;
@@ -159,6 +161,11 @@ export const upCommand = (): Command =>
         .default("always"),
     )
     .option(
+      "--network-rate <Mbit/s>",
+      "what a microVM's network card carries, each way (default: 1000)",
+      wholeNumber(1, NETWORK_MBIT_MAX),
+    )
+    .option(
       "--scratch <MB>",
       "disk that the /tmp of all functions may take together (default: what is free but for a tenth)",
       wholeNumber(1, MEMORY_MB_TOTAL_MAX),
@@ -230,6 +237,7 @@ const run = async (options: UpOptions): Promise<void> => {
     network: options.network ?? null,
     nameServers: options.nameServer ?? null,
     networkAllow: options.networkAllow ?? [],
+    networkMbitPerS: options.networkRate ?? null,
     scratchMbMax: options.scratch ?? null,
     logRateKib: options.logRate ?? null,
     logsMbMax: options.logsSize ?? null,

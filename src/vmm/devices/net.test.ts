@@ -398,3 +398,41 @@ for (const { what, queue, reason, play } of ATTACKS) {
     assert.deepEqual(setup.port.sent, []);
   });
 }
+
+test("a card carries no more than its rate each way, and loses nothing of what waits in the guest", () => {
+  const guest = new TestNetDriver(64);
+  const time = { nowMs: 0 };
+  const waiting: { readonly atMs: number; readonly run: () => void }[] = [];
+  const plain = testHost(assert.fail, putOff([]));
+  const clock = {
+    ...plain.clock,
+    monotonicMs: () => time.nowMs,
+    after: (delayMs: number, run: () => unknown) => {
+      waiting.push({ atMs: time.nowMs + delayMs, run: () => void run() });
+      return { [Symbol.dispose]: () => {} };
+    },
+  };
+  const rate = { bytes: { size: 10_000, perS: 100_000 }, frames: { size: 1_000, perS: 10_000 } };
+  using device = new NetDevice(new FrameBatch(), MTU_DEFAULT, { ...plain, clock }, rate);
+  const port = new TestPort();
+  device.activate(guest.driver());
+  device.bind(port);
+  const frames = Array.from({ length: 30 }, (_, n) => frameOf(990, n));
+  for (const frame of frames) guest.send(frame);
+  device.kick(TRANSMIT);
+  // 10,000 bytes at once, with a header of 12 each; then 100 of them a ms.
+  assert.equal(port.sent.length, 10);
+  for (const ms of [5, 10, 50, 300]) {
+    time.nowMs += ms;
+    for (const each of waiting
+      .splice(0)
+      .filter(({ atMs }) => atMs <= time.nowMs || !waiting.push({ atMs, run: () => {} })))
+      each.run();
+    device.kick(TRANSMIT);
+    assert.ok(port.sent.length <= 11 + time.nowMs / 10, `${port.sent.length} after ${time.nowMs} ms`);
+  }
+  for (; port.sent.length < frames.length && time.nowMs < 2_000; time.nowMs += 10) {
+    for (const each of waiting.splice(0)) each.run();
+  }
+  assert.deepEqual(port.sent, frames);
+});

@@ -7,6 +7,7 @@ import {
 import { DeviceError } from "./device-error.ts";
 import { checkFrame, NET_HEADER_BYTES, setBuffers } from "./frame-header.ts";
 import type { FrameBatch, FramePort } from "./frames.ts";
+import { NetLimiter, type NetRate } from "./net-rate.ts";
 import { FEATURE_VERSION_1, type DeviceDriver, type DeviceHost, type VirtioDevice } from "./virtio-device.ts";
 import type { Chain, Virtqueue } from "./virtqueue.ts";
 
@@ -42,6 +43,8 @@ const configSpace = (mtu: number): Uint8Array => {
   return config;
 };
 
+type Direction = "receive" | "transmit";
+
 /**
  * The host's side of a guest's network card. Without a port it is a card without a cable: nothing is taken from the
  * guest and nothing given. Frames other than IPv4 and ARP do not leave the guest.
@@ -61,9 +64,10 @@ export class NetDevice implements VirtioDevice {
   /** Frames may wait at the port. */
   #readable = false;
   readonly #planned = { receive: false, transmit: false };
+  readonly #limiters: Readonly<Record<Direction, NetLimiter>> | null;
 
-  /** `mtu`: bytes of the longest IP packet on the wire, at most 1,500. */
-  constructor(batch: FrameBatch, mtu: number, host: DeviceHost) {
+  /** `mtu`: bytes of the longest IP packet on the wire, at most 1,500. `rate`: what it carries each way; null for all it can. */
+  constructor(batch: FrameBatch, mtu: number, host: DeviceHost, rate: NetRate | null = null) {
     if (mtu > MTU_DEFAULT) throw new Error(`An MTU of ${String(mtu)}; ${String(MTU_DEFAULT)} may be`);
     this.#batch = batch;
     this.#mtu = mtu;
@@ -71,6 +75,8 @@ export class NetDevice implements VirtioDevice {
     this.features = FEATURES | (mtu === MTU_DEFAULT ? 0n : FEATURE_MTU);
     this.config = configSpace(mtu);
     this.#host = host;
+    const limiter = (each: NetRate): NetLimiter => new NetLimiter(each, host.clock);
+    this.#limiters = rate === null ? null : { receive: limiter(rate), transmit: limiter(rate) };
   }
 
   /** Plugs the cable in. The port stays its owner's and must work until the device is disposed. Throws the second time. */
@@ -118,15 +124,23 @@ export class NetDevice implements VirtioDevice {
     return queue;
   }
 
-  /** Goes on in a later turn: one guest's flood is not to hold up the others. */
-  #plan(what: "receive" | "transmit"): void {
+  /** Goes on in a later turn, or when its rate lets it: one guest's flood is not to hold up the others. */
+  #plan(what: Direction): void {
     if (this.#planned[what]) return;
     this.#planned[what] = true;
-    this.#host.clock.soon(() => {
+    const goOn = (): void => {
       this.#planned[what] = false;
       if (what === "receive") this.#receive();
       else this.#transmit();
-    });
+    };
+    const waitMs = this.#waitMs(what);
+    if (waitMs > 0) this.#host.clock.after(waitMs, goOn);
+    else this.#host.clock.soon(goOn);
+  }
+
+  /** How long its rate makes the next frame wait; 0 for not at all. */
+  #waitMs(what: Direction): number {
+    return this.#limiters?.[what].waitMs() ?? 0;
   }
 
   /** Sends what the guest has made available, as far as one turn goes. */
@@ -140,10 +154,13 @@ export class NetDevice implements VirtioDevice {
     let drained = false;
     let descriptors = 0;
     for (let left = NET_PACKETS_PER_TURN_MAX; left > 0 && !drained;) {
+      // What waits here waits in the guest's memory, and its kernel is told of a full queue.
+      if (this.#waitMs("transmit") > 0) break;
       const chain = queue.pop();
       if (chain !== null) {
         descriptors += chain.descriptors;
         if (descriptors >= DESCRIPTORS_PER_TURN_MAX) left = 0;
+        this.#limiters?.transmit.take(chain.readableBytes);
         const packets = this.#takeFrame(chain, frames);
         queue.push(chain.head, 0);
         left -= Math.max(1, packets);
@@ -159,6 +176,7 @@ export class NetDevice implements VirtioDevice {
         frames = 0;
       }
     }
+    if (frames > 0) port.write(this.#batch, frames);
     if (!drained) this.#plan("transmit");
     if (queue.takeSignal()) driver.signal(TRANSMIT_QUEUE);
   }
@@ -192,6 +210,9 @@ export class NetDevice implements VirtioDevice {
     let left = NET_PACKETS_PER_TURN_MAX;
     let descriptors = 0;
     while (this.#readable && left > 0) {
+      // The port's own queue is short: what does not fit in there is dropped, which slows down whoever sends it.
+      if (this.#waitMs("receive") > 0) left = 0;
+      if (left === 0) break;
       const room = Math.min(queue.available(), NET_BATCH_FRAMES, left);
       if (room === 0) {
         // Starved: only now is a kick for new buffers of use.
@@ -213,6 +234,7 @@ export class NetDevice implements VirtioDevice {
     if (chain === null) throw new DeviceError("Receive buffers that were available are gone");
     const { bytes, lengths, view } = this.#batch;
     const length = lengths[index] ?? 0;
+    this.#limiters?.receive.take(length);
     if ((chain.buffers[0]?.length ?? 0) < NET_HEADER_BYTES || chain.readableCount > 0)
       throw new DeviceError("A receive buffer has no room for a header in one piece");
     // 5.1.6.3.1: without merged buffers each one holds the longest frame there may be.

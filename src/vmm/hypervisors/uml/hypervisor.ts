@@ -3,6 +3,7 @@ import { basename, relative } from "node:path";
 
 import { vmmOptions, type VmmOptions } from "../../config.ts";
 import { FrameBatch } from "../../devices/frames.ts";
+import { netRate, type NetRate } from "../../devices/net-rate.ts";
 import { NetDevice } from "../../devices/net.ts";
 import type { VirtioDevice } from "../../devices/virtio-device.ts";
 import { VsockDevice } from "../../devices/vsock.ts";
@@ -77,6 +78,9 @@ const writableBytesMax = ({ drives }: MicroVmConfig): number =>
 const fileBytesMax = (config: MicroVmConfig): number =>
   Math.max(config.memoryMib * MIB, SCRATCH_BYTES_MAX, writableBytesMax(config));
 
+const rateOf = ({ mbitPerS }: NonNullable<MicroVmConfig["network"]>): NetRate | null =>
+  mbitPerS === undefined ? null : netRate(mbitPerS);
+
 interface ServedDevices {
   readonly vsock: VsockDevice;
   readonly net: NetDevice | null;
@@ -115,7 +119,9 @@ const serveDevices = (
   const vsock = serve(directory.vsockSocket, new VsockDevice(guest));
   vsock.hold();
   const net =
-    config.network === undefined ? null : serve(directory.netSocket, new NetDevice(frames, config.network.mtu, guest));
+    config.network === undefined
+      ? null
+      : serve(directory.netSocket, new NetDevice(frames, config.network.mtu, guest, rateOf(config.network)));
   return { vsock, net, mappings, attached, sockets, stopped };
 };
 
