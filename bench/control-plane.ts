@@ -88,7 +88,7 @@ export const reserve = async (): Promise<Result> => {
   const specs = Array.from({ length: FUNCTIONS }, (_, at) => specOf(`f${at}`));
   const workers = Array.from({ length: WORKERS }, (_, at) => new ListedWorker(`w${at}`));
   const placement = new Placement({ clock: systemClock, ids: systemIds, random });
-  const metrics = createMetrics(systemClock);
+  const metrics = createMetrics();
   const manager = new WorkerManager({
     placement,
     metrics,

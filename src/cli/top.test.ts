@@ -1,7 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 import pc from "picocolors";
-import { systemClock } from "../lib/clock.ts";
 import { createMetrics } from "../telemetry/index.ts";
 import type { SlotInfo } from "../wire/slot.ts";
 import type { ControlStats } from "../daemon/control.ts";
@@ -58,7 +57,7 @@ const slot = (slotId: string, changes: Partial<SlotInfo> = {}): SlotInfo => ({
 const plain = pc.createColors(false);
 
 test("figures are those of the time between two readings", async () => {
-  const metrics = createMetrics(systemClock);
+  const metrics = createMetrics();
   metrics.reserve(9_000, "cold");
   metrics.invoke(5_000, { cold: true, result: "function-error" });
   const before = readingOf(statsAt(10_000), [slot("a", { cpuTimeUs: 4_000_000 })], await metrics.text());
@@ -114,7 +113,7 @@ test("slots are sorted by what is asked for, the most first", async () => {
 
 test("the screen is never exceeded, and what is not shown is counted", async () => {
   const slots = Array.from({ length: 50 }, (_, at) => slot(`function-${at}`));
-  const reading = readingOf(statsAt(10_000), slots, await createMetrics(systemClock).text());
+  const reading = readingOf(statsAt(10_000), slots, await createMetrics().text());
   const figures = figuresBetween(null, reading);
   for (const [rows, columns] of [
     [24, 80],

@@ -1,5 +1,5 @@
 import { statfsSync } from "node:fs";
-import { hostname } from "node:os";
+import { availableParallelism, hostname } from "node:os";
 import { createSystemClock } from "../lib/clock.ts";
 import { ownedClock } from "../lib/owned-clock.ts";
 import type { TurnOwner, Turns } from "../lib/turn-meter.ts";
@@ -68,7 +68,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
   await using stack = new AsyncDisposableStack();
   const files = dataFiles(dataDir);
   const system = createSystemClock((error) => lastResort.take("timer", error));
-  const metrics = createMetrics(system);
+  const metrics = createMetrics();
   const lastResort = stack.use(new LastResort(log, metrics));
   const turns = measureTurns(system, log, metrics);
   const clock = ownedClock(system, (callback) => {
@@ -167,7 +167,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
   metrics.readFrom(async () => ({
     workers: [await worker.reading()],
     concurrency: { account: (await manager.concurrency()).account, limit: CONCURRENCY_ACCOUNT_DEFAULT },
-    events: await store.backlog(),
+    events: await frontend.backlog(),
     logLinesDropped: logs.droppedRecords,
     http: frontend.holds,
   }));
@@ -182,7 +182,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
     },
     slots: { listSlots: () => worker.measureSlots(), report: () => worker.report() },
     queue: async () => ({
-      waiting: (await store.backlog()).waiting,
+      waiting: (await frontend.backlog()).waiting,
       ...frontend.queue,
       busiest: await store.busiestFunctions(BUSIEST_FUNCTIONS),
     }),
@@ -279,6 +279,7 @@ const startWorker = async (
     scratchDisk: () => diskReading(scratchDir),
     scratchBytesMax: options.scratchMbMax === null ? null : options.scratchMbMax * BYTES_PER_MIB,
     cpu: options.cpu,
+    cpus: availableParallelism(),
     slotsMax: capacity.slotsMax,
     memory: async () => memory.read(),
     memoryBytesTotal: totalBytes,

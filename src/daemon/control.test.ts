@@ -52,7 +52,7 @@ test("the control socket answers its owner, and goes away", async () => {
   const source = {
     slots: { listSlots: async () => [slot], report: async () => worker },
     queue: async () => queue,
-    metrics: createMetrics(systemClock),
+    metrics: createMetrics(),
     hypervisor: { name: "uml", reason: "r" },
   };
   try {

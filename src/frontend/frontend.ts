@@ -50,6 +50,8 @@ export interface Frontend extends AsyncDisposable {
   readonly holds: HttpReading;
   /** What the queue of asynchronous invocations does now. */
   readonly queue: AsyncQueue["activity"];
+  /** What is in that queue. Rejects when the store cannot be read. */
+  backlog(): ReturnType<AsyncQueue["backlog"]>;
   /**
    * Takes no new request (503) and no new event from now on, goes on listening, and resolves when nothing is under way
    * any more.
@@ -123,6 +125,7 @@ export const startFrontend = async (options: FrontendOptions): Promise<Frontend>
     get queue() {
       return queue.activity;
     },
+    backlog: () => queue.backlog(),
     get holds() {
       return {
         connections: listener.connections.counts,

@@ -1,5 +1,4 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
-import type { Clock } from "../lib/clock.ts";
 import type { TurnKind } from "../lib/turn-meter.ts";
 import type { ThrottleReason } from "../wire/errors.ts";
 import type { WorkerReport } from "../wire/roles.ts";
@@ -67,7 +66,7 @@ export interface MetricsReading {
   readonly workers: readonly WorkerReading[];
   /** Concurrent executions now, and how many the account may have. */
   readonly concurrency: { readonly account: number; readonly limit: number };
-  readonly events: { readonly waiting: number; readonly oldestAcceptedAtMs: number | null };
+  readonly events: { readonly waiting: number; readonly oldestAgeMs: number | null };
   /** Lines of functions' logs that were dropped since the start. */
   readonly logLinesDropped: number;
   readonly http: HttpReading;
@@ -177,7 +176,7 @@ const liveMetrics = (registers: Registers): Metrics => {
 };
 
 /** What a reading is turned into. */
-const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsReading) => void) => {
+const readMetrics = (registers: Registers): ((reading: MetricsReading) => void) => {
   const gauge = <Label extends string>(name: string, help: string, labelNames: Label[]): Gauge<Label> =>
     new Gauge({ name: `hearth_${name}`, help, labelNames, registers });
   const slots = gauge("slots", "Slots by state", ["worker", "state"]);
@@ -252,9 +251,9 @@ const readMetrics = (registers: Registers, clock: Clock): ((reading: MetricsRead
     }
     concurrency.set(reading.concurrency.account);
     limit.set(reading.concurrency.limit);
-    const { waiting, oldestAcceptedAtMs } = reading.events;
+    const { waiting, oldestAgeMs } = reading.events;
     depth.set(waiting);
-    age.set(oldestAcceptedAtMs === null ? 0 : Math.max(0, clock.wallMs() - oldestAcceptedAtMs) / MS_PER_S);
+    age.set((oldestAgeMs ?? 0) / MS_PER_S);
     dropped.reset();
     dropped.inc(reading.logLinesDropped);
   };
@@ -283,11 +282,11 @@ const turnMetrics = (registers: Registers): ((reading: TurnsReading) => void) =>
  * A registry of its own, so that two Hearths in one process (tests) do not mix. No label has more values than there
  * are workers, operations or words in this code: no function's name is one.
  */
-export const createMetrics = (clock: Clock): MetricsRegistry => {
+export const createMetrics = (): MetricsRegistry => {
   const registry = new Registry();
   const registers = [registry];
   const live = liveMetrics(registers);
-  const show = readMetrics(registers, clock);
+  const show = readMetrics(registers);
   collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: EVENT_LOOP_PRECISION_MS });
   const showTurns = turnMetrics(registers);
   let source: (() => Promise<MetricsReading>) | null = null;

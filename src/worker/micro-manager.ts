@@ -1,4 +1,3 @@
-import { availableParallelism } from "node:os";
 import { nextTurn } from "../lib/clock.ts";
 import type { Timer } from "../lib/clock.ts";
 import type { Ids } from "../lib/ids.ts";
@@ -48,6 +47,8 @@ export interface MicroManagerOptions extends Omit<SlotServices, "microVm" | "cha
   readonly ids: Ids;
   readonly boot: Omit<BootOptions, "clock">;
   /** Most slots at once. */
+  /** CPUs of the host: so many starts at once they can carry. */
+  readonly cpus: number;
   readonly slotsMax: number;
   /** Nominal memory of all slots together, in MB. */
   readonly memoryMbMax: number;
@@ -97,13 +98,14 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   constructor(options: MicroManagerOptions) {
     this.#options = options;
     this.workerId = options.workerId;
-    this.#starts = new Starts(options.clock, availableParallelism() * STARTS_PER_CPU + STARTS_FIRST);
+    this.#starts = new Starts(options.clock, options.cpus * STARTS_PER_CPU + STARTS_FIRST);
     this.#pool = new MicroVmPool({
       clock: options.clock,
       boot: (memoryMib, images) => this.#boot(memoryMib, images),
       make: (key, wanted) => this.#make(key, wanted),
       floor: options.poolFloor,
       max: options.poolMax,
+      makesMax: options.cpus,
       memoryBytesMax: options.memoryBytesTotal * POOL_MEMORY_SHARE,
       mayMake: () => this.#memory.mayFillPool,
       onError: (error) => options.warn("a microVM for the pool did not boot", error),
@@ -217,7 +219,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
       workerId: this.workerId,
       atMs: this.#options.clock.wallMs(),
       placementLeases: this.#freshPlacementLeases(),
-      cpus: availableParallelism(),
+      cpus: this.#options.cpus,
       memoryBytesTotal: memory.totalBytes,
       memoryBytesAvailable: memory.availableBytes,
       memoryBytesIdle: this.#pool.readyBytes + this.#idle().reduce((sum, { memoryBytes }) => sum + memoryBytes, 0),

@@ -44,7 +44,8 @@ const yard = () => {
     return Promise.resolve(one(memoryMib, null));
   };
   const clock = new VirtualClock();
-  const pool = (options: Partial<PoolOptions> = {}): MicroVmPool => new MicroVmPool({ make, boot, clock, ...options });
+  const pool = (options: Partial<PoolOptions> = {}): MicroVmPool =>
+    new MicroVmPool({ make, boot, clock, makesMax: 2, ...options });
   /** Time for what was put off, and what comes of it. */
   const idle = (): Promise<void> => clock.advance(AFTER_ANSWER_MS);
   /** Takes one and is done with it at once, so that the pool refills. */

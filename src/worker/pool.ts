@@ -1,4 +1,3 @@
-import { availableParallelism } from "node:os";
 import type { Clock, Timer } from "../lib/clock.ts";
 import { AFTER_ANSWER_MS, POOL_FLOOR, POOL_MAX, POOL_REFILL_MS_MAX, POOL_SWEEP_MS } from "../wire/limits.ts";
 import type { BootedMicroVm } from "./booted.ts";
@@ -17,6 +16,8 @@ export interface PoolOptions {
   /** Boots one for a request that found nothing, with the images it is going to need. */
   readonly boot: (memoryMib: number, images: readonly string[]) => Promise<BootedMicroVm>;
   /** Kept ready of every kind that is in demand; 0 turns the pool off. */
+  /** Made at once: more than there are CPUs make nothing ready sooner. */
+  readonly makesMax: number;
   readonly floor?: number;
   readonly max?: number;
   /** Host memory of all that stand ready together, in bytes. */
@@ -59,7 +60,6 @@ export class MicroVmPool implements AsyncDisposable {
   readonly #clock: Clock;
   readonly #shelves: Map<string, Shelf> = new Map();
   readonly #makes: Set<Promise<unknown>> = new Set();
-  readonly #makesMax: number = availableParallelism();
   readonly #sweep: Timer;
   /** Taken and not settled yet. */
   #held = 0;
@@ -193,7 +193,7 @@ export class MicroVmPool implements AsyncDisposable {
   #fill(): void {
     if (this.#closed || this.#options.mayMake?.() === false) return;
     const nowMs = this.#clock.monotonicMs();
-    while (this.#makes.size < this.#makesMax) {
+    while (this.#makes.size < this.#options.makesMax) {
       // The emptiest first, in relation to what it should have.
       const [emptiest] = [...this.#shelves.values()]
         .map((shelf) => ({ shelf, share: shelf.standing / shelf.target(nowMs, this.#floor) }))

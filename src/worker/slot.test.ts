@@ -121,7 +121,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
       workerId: "w",
       cpu: "strict",
       clock: { ...systemClock, wallMs: () => 1_700_000_000_000 },
-      metrics: createMetrics(systemClock),
+      metrics: createMetrics(),
       tracer: noTracer,
       microVm: () => Promise.resolve({ booted, result: "bare", settled: () => {} }),
       network: () => Promise.resolve(null),

@@ -113,7 +113,7 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       workerId: "w",
       clock: systemClock,
       ids: systemIds,
-      metrics: createMetrics(systemClock),
+      metrics: createMetrics(),
       tracer: noTracer,
       boot: {
         hypervisor,
@@ -132,6 +132,7 @@ test("whatever becomes of the stream to a shim: its invocation fails, its microV
       scratchDisk: () => diskReading(directory),
       scratchBytesMax: null,
       cpu: "soft",
+      cpus: 2,
       slotsMax: 10,
       memoryMbMax: 10_000,
       memory: async () => new HostMemory(null).read(),

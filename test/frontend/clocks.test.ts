@@ -75,6 +75,17 @@ describe("a wall clock that is set while Hearth runs", () => {
       assert.ok(afterMs <= ASYNC_RETRY_DELAYS_MS[0] + ASYNC_BACKOFF_MS_MAX, `after ${afterMs} ms`);
     });
 
+    it(`${how}: the oldest event is as old as it was`, async () => {
+      const clock = clockAt(START_MS);
+      await using at = await start(clock);
+      await send(at, '{"do":"fail"}');
+      await until(() => at.echo.released.length === 1);
+      await clock.advance(5_000);
+      clock.stepWall(stepMs);
+      await clock.advance(5_000);
+      assert.deepEqual(await at.frontend.backlog(), { waiting: 1, oldestAgeMs: 10_000 });
+    });
+
     it(`${how}: the next process goes on with the delays of the last one`, async () => {
       const directory = await temporaryDirectory();
       try {

@@ -66,6 +66,16 @@ export class AsyncQueue {
     return { running: this.#schedule.running, throttledFunctions: this.#schedule.throttledFunctions };
   }
 
+  /** Events that wait or run, and for how long the oldest has been here, whatever was done to the wall clock; null with none. */
+  async backlog(): Promise<{ readonly waiting: number; readonly oldestAgeMs: number | null }> {
+    await this.#time.open();
+    const { waiting, oldestAcceptedAtMs } = await this.#services.store.backlog();
+    return {
+      waiting,
+      oldestAgeMs: oldestAcceptedAtMs === null ? null : Math.max(0, this.#time.now() - oldestAcceptedAtMs),
+    };
+  }
+
   start(): void {
     this.#looking = this.#lookForever();
   }
