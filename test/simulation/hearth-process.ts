@@ -46,6 +46,7 @@ export interface ProcessParts {
   readonly store: Store;
   readonly isDiskFailing: () => boolean;
   readonly accountConcurrency: number;
+  readonly cpus: number;
   readonly slotsMax: number;
   readonly slotIdleMs: number;
   readonly sabotage: Sabotage;
@@ -200,6 +201,7 @@ const workerOf = (parts: ProcessParts, clock: Clock, hypervisor: ScriptedHypervi
     logRateKib: LOG_RATE_KIB_DEFAULT,
     warn: (message) => parts.journal.note(`warn ${message}`),
     cpu: "soft",
+    cpus: parts.cpus,
     slotsMax: parts.slotsMax,
     memory: () => Promise.resolve({ totalBytes: 64 * GIB, availableBytes: 48 * GIB }),
     memoryBytesTotal: 64 * GIB,

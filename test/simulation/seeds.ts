@@ -2,11 +2,15 @@
  * Runs the worlds of some seeds: `node test/simulation/seeds.ts FIRST STEP COUNT SECONDS`. One line of JSON for each that
  * failed, and one at the end with how many were run. With `--log` the whole log of each world is printed as well.
  */
+import { writeSync } from "node:fs";
+import { watchSeeds } from "./watchdog.ts";
 import { simulate } from "./world.ts";
 import type { Outcome } from "./world.ts";
 
 /** One seed in so many is run twice, and must come to the same. */
 const TWICE_EVERY = 10;
+/** CPU time after which a seed is told to be endless: some hundred times what one takes. */
+const SEED_CPU_MS_MAX = 60_000;
 /** Lines of the log that are told before the first violation. */
 const LINES_BEFORE = 25;
 
@@ -49,9 +53,17 @@ process.on("unhandledRejection", (error) => {
   console.log(JSON.stringify({ seed, violations: [`a promise that nobody awaits: ${String(error)}`], log: [] }));
 });
 let run = 0;
+let isThrough = false;
+process.on("exit", () => {
+  // A world that waits for what nobody brings leaves the loop empty, and Node ends.
+  if (!isThrough) writeSync(1, `${JSON.stringify({ seed, violations: ["it waits and nothing comes"], log: [] })}\n`);
+});
+const watch = watchSeeds(SEED_CPU_MS_MAX);
 for (; run < count && performance.now() < endMs; seed += step) {
+  watch.begin(seed);
   const failure = await failureOf(seed, tell);
   run += 1;
   if (failure !== null) console.log(JSON.stringify(failure));
 }
+isThrough = true;
 console.log(JSON.stringify({ run }));

@@ -18,17 +18,20 @@ const CONTROL_SEEDS = 60;
 const FAILURES_TOLD = 3;
 
 /** Every `step`-th seed from `first` on, in a process of its own. */
-const runSeeds = async (first: number, step: number): Promise<{ run: number; failures: Failure[] }> => {
-  const args = [first, step, Math.ceil(COUNT / step), SECONDS].map(String);
-  const child = spawn(process.execPath, [SEEDS, ...args], { stdio: ["ignore", "pipe", "inherit"] });
+const runSeeds = (first: number, step: number): Promise<{ run: number; failures: Failure[] }> =>
+  readSeeds([SEEDS, ...[first, step, Math.ceil(COUNT / step), SECONDS].map(String)]);
+
+/** What a process tells that runs seeds. One that ends before it is through has told a failure. */
+const readSeeds = async (args: readonly string[]): Promise<{ run: number; failures: Failure[] }> => {
+  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "inherit"] });
   const failures: Failure[] = [];
-  let run: number | null = null;
+  let run = 0;
   for await (const line of createInterface(child.stdout)) {
     const told = JSON.parse(line) as Failure | { readonly run: number };
     if ("run" in told) run = told.run;
     else failures.push(told);
   }
-  if (run === null) throw new Error(`the seeds from ${first} on, every ${step}, ended before they were through`);
+  if (run === 0 && failures.length === 0) throw new Error(`node ${args.join(" ")} ended before it was through`);
   return { run, failures };
 };
 
@@ -115,6 +118,16 @@ for (const [what, expected, sabotage] of SABOTAGES) {
     assert.fail(`${CONTROL_SEEDS} seeds ran as if nothing were wrong`);
   });
 }
+
+test("a seed that never ends is named", async () => {
+  const watchdog = JSON.stringify(new URL("watchdog.ts", import.meta.url));
+  const endless = `import { watchSeeds } from ${watchdog}; watchSeeds(500).begin(7); for (;;);`;
+  const { failures } = await readSeeds(["--input-type=module", "--eval", endless]);
+  assert.deepEqual(
+    failures.map(({ seed }) => seed),
+    [7],
+  );
+});
 
 test("a seed's world is the same every time, another seed's another one", async () => {
   const [one, same, other] = [await simulate(3), await simulate(3), await simulate(4)];

@@ -141,6 +141,7 @@ class World {
       store: this.#store,
       isDiskFailing: () => this.#clock.monotonicMs() < this.#diskFailsUntilMs,
       accountConcurrency: this.#plan.accountConcurrency,
+      cpus: this.#plan.cpus,
       slotsMax: SLOTS_MAX,
       slotIdleMs: SLOT_IDLE_MS,
       sabotage: this.#sabotage,
