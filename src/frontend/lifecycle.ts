@@ -1,13 +1,14 @@
 import type { FunctionRecord } from "../store/store.ts";
 import { ServiceError } from "../wire/errors.ts";
+import { SETTLE_RETRY_MS_MAX, SETTLE_RETRY_MS_MIN } from "../wire/limits.ts";
 import { functionArn } from "./api/names.ts";
 import type { FunctionCache } from "./function-cache.ts";
 import type { Dependencies } from "./services.ts";
 
 /*
  * The states a function passes through: Pending → Active after its creation, InProgress → Successful after a change.
- * Code and image are durable before a record names them, so what is left to do is little; but a process may end in
- * between, and then the next start does it.
+ * Code and image are durable before a record names them, so what is left to do is little; but the store may fail just
+ * then, and it is tried again until it works; or the process may end in between, and then the next start does it.
  */
 
 const REPAIR_PAGE = 1_000;
@@ -102,27 +103,27 @@ export const updateInProgress = (record: FunctionRecord): ServiceError =>
     { Type: "User" },
   );
 
+type Services = Pick<Dependencies, "store" | "code" | "clock" | "log" | "config">;
+
 /** Brings functions from Pending and InProgress to their ends. */
 export class Lifecycle {
-  readonly #services: Pick<Dependencies, "store" | "code" | "log" | "config">;
+  readonly #services: Services;
   readonly #cache: FunctionCache;
   readonly #running = new Map<string, Promise<void>>();
+  /** What fails from then on is left to the next start. */
+  readonly #draining = new AbortController();
 
-  constructor(services: Pick<Dependencies, "store" | "code" | "log" | "config">, cache: FunctionCache) {
+  constructor(services: Services, cache: FunctionCache) {
     this.#services = services;
     this.#cache = cache;
   }
 
-  /** Starts settling a record; `settled` tells when that is over. */
+  /** Starts settling a record; `settled` tells when that is over. A store that fails is asked again until it does not. */
   settle(record: FunctionRecord): void {
     const { functionName } = record;
-    const running = this.#settle(record)
-      .catch((error: unknown) => {
-        this.#services.log.error({ err: error, functionName }, "a function's state could not be settled");
-      })
-      .finally(() => {
-        if (this.#running.get(functionName) === running) this.#running.delete(functionName);
-      });
+    const running = this.#settleInTheEnd(record).finally(() => {
+      if (this.#running.get(functionName) === running) this.#running.delete(functionName);
+    });
     this.#running.set(functionName, running);
   }
 
@@ -131,7 +132,7 @@ export class Lifecycle {
     await this.#running.get(functionName);
   }
 
-  /** Ends what a crash left Pending or InProgress. */
+  /** Ends what a crash left Pending or InProgress. What the store refuses to take now is settled later. */
   async repair(): Promise<void> {
     const { store, config, log } = this.#services;
     let marker: string | null = null;
@@ -140,16 +141,38 @@ export class Lifecycle {
       const page = await store.listFunctions(config.accountId, options);
       for (const record of page.items) {
         if (!isUnsettled(record)) continue;
-        await this.#settle(record);
-        log.warn({ functionName: record.functionName }, "settled a function that was interrupted");
+        const { functionName } = record;
+        try {
+          await this.#settle(record);
+          log.warn({ functionName }, "settled a function that was interrupted");
+        } catch (error) {
+          log.error({ err: error, functionName }, "a function that was interrupted could not be settled yet");
+          this.settle(record);
+        }
       }
       marker = page.nextMarker;
     } while (marker !== null);
   }
 
-  /** Waits for everything under way. */
+  /** Waits for everything under way. Nothing is tried again any more. */
   async drain(): Promise<void> {
+    this.#draining.abort();
     await Promise.all(this.#running.values());
+  }
+
+  async #settleInTheEnd(record: FunctionRecord): Promise<void> {
+    const { clock, log } = this.#services;
+    const { functionName } = record;
+    for (let delayMs = SETTLE_RETRY_MS_MIN; ; delayMs = Math.min(2 * delayMs, SETTLE_RETRY_MS_MAX)) {
+      try {
+        return await this.#settle(record);
+      } catch (error) {
+        log.error({ err: error, functionName, delayMs }, "a function's state could not be settled; it is tried again");
+      }
+      await clock.sleep(delayMs, this.#draining.signal);
+      // The next start does it: it is the first thing that it does.
+      if (this.#draining.signal.aborted) return;
+    }
   }
 
   async #settle(record: FunctionRecord): Promise<void> {

@@ -64,6 +64,10 @@ export const ASYNC_EVENT_AGE_S_MAX_DEFAULT = 21_600;
 export const ASYNC_BACKOFF_MS_MIN = 1_000;
 export const ASYNC_BACKOFF_MS_MAX = 300_000;
 
+/** Hearth's own: a function's new state that the store could not take is stored again after this, doubled each time up to the longest. */
+export const SETTLE_RETRY_MS_MIN = 100;
+export const SETTLE_RETRY_MS_MAX = 10_000;
+
 /** Hearth's own: a lease on a slot that is not renewed ends after this. */
 export const LEASE_MS = 10_000;
 /** Hearth's own: how long an idle slot is kept warm. */
@@ -92,6 +96,14 @@ export const SLOT_WAIT_MS_MAX = 50_000;
 export const INIT_WAIT_MS_MAX = 50_000;
 /** Hearth's own: spawn → shim's hello; over this the microVM is given up. */
 export const BOOT_TIMEOUT_MS = 30_000;
+
+/**
+ * Hearth's own: lines of its own log that wait for a slow reader, together; over this they are dropped and counted. A pipe
+ * that is full, or a destination that failed, is tried again after this, doubled each time up to the longest.
+ */
+export const HOST_LOG_PENDING_BYTES_MAX: number = MIB;
+export const HOST_LOG_RETRY_MS_MIN = 10;
+export const HOST_LOG_RETRY_MS_MAX = 1_000;
 
 /** Hearth's own: a log line longer than this is cut into several. CloudWatch's limit of one event. */
 export const LOG_LINE_BYTES_MAX: number = 256 * 1024;

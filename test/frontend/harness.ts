@@ -40,6 +40,8 @@ export interface HarnessOptions extends Partial<
   readonly directory?: string;
   readonly clock?: Clock;
   readonly random?: Random;
+  /** What stands between the Frontend and its store: for one that fails. */
+  readonly before?: (store: Store) => Store;
 }
 
 export const clientOf = (endpoint: string, changes: object = {}): LambdaClient =>
@@ -62,7 +64,7 @@ export const startHarness = async (options: HarnessOptions = {}): Promise<Harnes
     ...(options.allowedHosts === undefined ? {} : { allowedHosts: options.allowedHosts }),
     ...(options.connectionsMax === undefined ? {} : { connectionsMax: options.connectionsMax }),
     ...(options.asyncParallel === undefined ? {} : { asyncParallel: options.asyncParallel }),
-    store,
+    store: options.before?.(store) ?? store,
     code,
     workerManager: echo,
     workers: () => echo,
