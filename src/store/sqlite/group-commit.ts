@@ -64,8 +64,9 @@ export class GroupCommit {
       for (const write of writes) write.failed(error);
       return;
     }
-    if (commits !== null) this.#onCommit(commits);
+    // Durable, whatever becomes of what is told of it: nobody is left without an answer.
     for (const write of done) write.committed();
+    if (commits !== null) this.#onCommit(commits);
   }
 
   #changed(): unknown {

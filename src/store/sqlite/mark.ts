@@ -36,8 +36,12 @@ export const readMark = (path: string): number | null => {
 /** Writes the mark, in place: its length never changes, and it lies within one sector. */
 export class Mark implements Disposable {
   readonly #descriptor: number;
+  readonly #onFailure: (message: string) => void;
+  #failing = false;
 
-  constructor(path: string) {
+  /** `onFailure` is told when `note` cannot write any more, once until it could again. */
+  constructor(path: string, onFailure: (message: string) => void = () => undefined) {
+    this.#onFailure = onFailure;
     this.#descriptor = openSync(path, "a+", 0o600);
     closeSync(this.#descriptor);
     this.#descriptor = openSync(path, "r+");
@@ -45,6 +49,18 @@ export class Mark implements Disposable {
 
   write(commits: number): void {
     writeSync(this.#descriptor, textOf(commits), 0, "latin1");
+  }
+
+  /** The same, but never throws: the commit is durable all the same, and a mark that is behind only notices less. */
+  note(commits: number): void {
+    try {
+      this.write(commits);
+      this.#failing = false;
+    } catch (error) {
+      if (this.#failing) return;
+      this.#failing = true;
+      this.#onFailure(`The mark of the database's commits cannot be written: ${String(error)}`);
+    }
   }
 
   [Symbol.dispose](): void {

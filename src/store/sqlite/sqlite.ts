@@ -73,9 +73,9 @@ export const openSqliteStore = (path: string, clock: Clock, options: SqliteStore
   using stack = new DisposableStack();
   const database: DatabaseSync = openDatabase(path, keys, onDamage);
   stack.defer(() => database.close());
-  const mark = path === IN_MEMORY ? null : stack.use(new Mark(markPath(path)));
+  const mark = path === IN_MEMORY ? null : stack.use(new Mark(markPath(path), onDamage));
   mark?.write(commitsOf(database, MIGRATIONS.length) ?? 0);
-  const writes = new GroupCommit(database, clock, (commits) => mark?.write(commits));
+  const writes = new GroupCommit(database, clock, (commits) => mark?.note(commits));
   const health = new FunctionHealth(database, onDamage);
   const trash = new DeletedFunctions(database, () => clock.wallMs());
   const functions = new SqliteFunctions(database, writes, new RecordCodec(keys), trash, health);
