@@ -72,6 +72,9 @@ const fail = (error: unknown): number => {
 // A reader that went away (`hearth ls | head -1`) is no error.
 process.stdout.on("error", (error: NodeJS.ErrnoException) => process.exit(error.code === "EPIPE" ? 0 : EXIT_FAILURE));
 
+// What cannot be told is not worth an end: a service goes on without anybody who reads.
+process.stderr.on("error", () => undefined);
+
 try {
   await program().parseAsync(process.argv);
 } catch (error) {

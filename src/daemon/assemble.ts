@@ -169,6 +169,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
     concurrency: { account: (await manager.concurrency()).account, limit: CONCURRENCY_ACCOUNT_DEFAULT },
     events: await frontend.backlog(),
     logLinesDropped: logs.droppedRecords,
+    hostLog: options.logOutput.losses,
     http: frontend.holds,
   }));
   const owned = stack.move();

@@ -1,4 +1,4 @@
-import type { Logger, MetricsRegistry } from "../telemetry/index.ts";
+import type { Logger, LogOutput, MetricsRegistry } from "../telemetry/index.ts";
 import type { WorkerSlotApi } from "../wire/roles.ts";
 import type { NetworkMode, ReusePolicy } from "../wire/slot.ts";
 import type { DrivePages } from "../vmm/config.ts";
@@ -53,6 +53,8 @@ export interface HearthOptions {
   /** For functions without a tag of their own. */
   readonly reuse: ReusePolicy;
   readonly log: Logger;
+  /** Where that log goes: what got lost on the way is a metric. */
+  readonly logOutput: Pick<LogOutput, "losses">;
 }
 
 /** A Hearth that serves. Disposing it ends it at once; `drain` first lets running invocations end. */

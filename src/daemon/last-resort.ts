@@ -25,7 +25,11 @@ export class LastResort implements Disposable {
 
   take(where: Unowned, error: unknown): void {
     this.#metrics.unowned(where);
-    this.#log.error({ err: error, where }, "a failure had no owner: the service goes on, but this should not be");
+    try {
+      this.#log.error({ err: error, where }, "a failure had no owner: the service goes on, but this should not be");
+    } catch {
+      // It cannot be shown (a getter of it throws, say). It is counted, and nothing stands below this.
+    }
   }
 
   [Symbol.dispose](): void {

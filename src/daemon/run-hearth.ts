@@ -1,7 +1,7 @@
 import { rm, writeFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { systemClock } from "../lib/clock.ts";
-import { createLog } from "../telemetry/index.ts";
+import { createLog, stderrOutput } from "../telemetry/index.ts";
 import type { LogLevel } from "../telemetry/index.ts";
 import { prioritizeLoop } from "../vmm/jail/priority.ts";
 import { serveControl } from "./control.ts";
@@ -66,8 +66,9 @@ export const hostHearth = async (wanted: Omit<HearthOptions, "keys">): Promise<H
 };
 
 /** A Hearth with everything at its default on a free port of the loopback: for `demo` and the benches. */
-export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: LogLevel): Promise<HostedHearth> =>
-  hostHearth({
+export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: LogLevel): Promise<HostedHearth> => {
+  const logOutput = stderrOutput(systemClock);
+  return hostHearth({
     listen: { host: "127.0.0.1", port: 0 },
     metricsListen: null,
     otlp: null,
@@ -93,8 +94,10 @@ export const hostOnLoopback = (dataDir: string, pool: number | null, logLevel: L
     logAgeDaysMax: null,
     networkAllow: [],
     reuse: "always",
-    log: createLog({ level: logLevel, format: "text" }),
+    log: createLog({ level: logLevel, format: "text", output: logOutput }),
+    logOutput,
   });
+};
 
 const urlOf = ({ host, port }: Address, scheme: "http" | "https"): string =>
   `${scheme}://${host.includes(":") ? `[${host}]` : host}:${port}`;

@@ -2,6 +2,7 @@ export { FunctionLogs, LineSplitter, LogTail, logFilesOf, parseStoredRecord } fr
 export type { FunctionLogsOptions, LogRecord, LogSink, StoredRecord } from "./function-log.ts";
 export type { LogRetention } from "./log-retention.ts";
 export { LogReader } from "./log-reader.ts";
+export { LogOutput, stderrOutput } from "./log-output.ts";
 export { createLog, LOG_LEVELS, silentLog } from "./log.ts";
 export type { HostLogFormat, Logger, LogLevel, LogOptions } from "./log.ts";
 export { createMetrics } from "./metrics.ts";

@@ -1,5 +1,6 @@
 import { pino } from "pino";
 import type { Logger } from "pino";
+import type { LogOutput } from "./log-output.ts";
 import { pinoPretty } from "./pretty.ts";
 
 export type { Logger } from "pino";
@@ -12,16 +13,19 @@ export type HostLogFormat = "json" | "text";
 export interface LogOptions {
   readonly level: LogLevel;
   readonly format: HostLogFormat;
-  /** Where to: a terminal's stderr by default, so that stdout stays the program's answer. */
-  readonly destination?: NodeJS.WritableStream;
+  /** Where to: stderr as a rule, so that stdout stays the program's answer. */
+  readonly output: LogOutput;
   readonly colours?: boolean;
 }
 
-/** Hearth's own log (not the functions' logs, see function-log.ts). Writing is synchronous: nothing is lost at exit. */
-export const createLog = (options: LogOptions): Logger => {
-  const destination = options.destination ?? process.stderr;
-  const stream = options.format === "json" ? destination : pinoPretty(destination, options.colours ?? false);
-  return pino({ level: options.level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, stream);
+/** Hearth's own log (not the functions' logs, see function-log.ts). A line is written at once unless its reader is slow. */
+export const createLog = ({ level, format, output, colours }: LogOptions): Logger => {
+  const sink = format === "json" ? output : pinoPretty(output, colours ?? false);
+  const log = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, sink);
+  output.tellDropped((lines) =>
+    log.warn({ lines }, "lines of this log were dropped: they were not read or stored in time"),
+  );
+  return log;
 };
 
 /** A log that says nothing, for tests and for commands that answer on their own. */

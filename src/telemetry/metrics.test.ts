@@ -47,6 +47,7 @@ const reading = (workerId: string): MetricsReading => ({
   concurrency: { account: 1, limit: 1000 },
   events: { waiting: 5, oldestAgeMs: 60_000 },
   logLinesDropped: 6,
+  hostLog: { lines: 11, failures: 12 },
   http: { connections: { idle: 7, working: 8 }, bodies: { unprovenBytes: 9, bytes: 10 }, certificateExpiresAtMs: null },
 });
 

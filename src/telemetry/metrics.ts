@@ -69,6 +69,8 @@ export interface MetricsReading {
   readonly events: { readonly waiting: number; readonly oldestAgeMs: number | null };
   /** Lines of functions' logs that were dropped since the start. */
   readonly logLinesDropped: number;
+  /** Of Hearth's own log: lines dropped and writes failed since the start. */
+  readonly hostLog: { readonly lines: number; readonly failures: number };
   readonly http: HttpReading;
 }
 
@@ -195,7 +197,10 @@ const readMetrics = (registers: Registers): ((reading: MetricsReading) => void) 
   const limit = gauge("concurrent_executions_max", "Invocations that may hold a slot at once", []);
   const depth = gauge("events_waiting", "Asynchronous events in the queue, those that run included", []);
   const age = gauge("events_oldest_age_seconds", "Age of the oldest event in the queue; 0 when it is empty", []);
-  const dropped = counterMaker(registers)("log_lines_dropped", "Lines of functions' logs that were dropped", []);
+  const counter = counterMaker(registers);
+  const dropped = counter("log_lines_dropped", "Lines of functions' logs that were dropped", []);
+  const hostLines = counter("host_log_lines_dropped", "Lines of Hearth's own log that were dropped", []);
+  const hostFailures = counter("host_log_failures", "Writes of Hearth's own log that failed", []);
   const connections = gauge("http_connections", "Connections of the API, by what they do", ["state"]);
   const expiry = gauge(
     "tls_certificate_expiry_timestamp_seconds",
@@ -256,6 +261,10 @@ const readMetrics = (registers: Registers): ((reading: MetricsReading) => void) 
     age.set((oldestAgeMs ?? 0) / MS_PER_S);
     dropped.reset();
     dropped.inc(reading.logLinesDropped);
+    hostLines.reset();
+    hostLines.inc(reading.hostLog.lines);
+    hostFailures.reset();
+    hostFailures.inc(reading.hostLog.failures);
   };
 };
 

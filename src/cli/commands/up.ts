@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from "commander";
 import type { Command } from "commander";
-import { createLog, LOG_LEVELS } from "../../telemetry/index.ts";
+import { createLog, LOG_LEVELS, stderrOutput } from "../../telemetry/index.ts";
 import type { HostLogFormat, LogLevel } from "../../telemetry/index.ts";
 import { LOG_RATE_KIB_MAX } from "../../worker/log-rate.ts";
 import {
@@ -213,7 +213,11 @@ const run = async (options: UpOptions): Promise<void> => {
     );
   }
   const format = options.logFormat ?? (process.stderr.isTTY ? "text" : "json");
-  const log = createLog({ level: options.logLevel, format, colours: output.colours.isColorSupported });
+  const logOutput = stderrOutput(systemClock);
+  const colours = output.colours.isColorSupported;
+  const log = createLog({ level: options.logLevel, format, output: logOutput, colours });
+  // Nobody needs to read what it announces: a service goes on without.
+  process.stdout.removeAllListeners("error").on("error", (error) => log.warn({ err: error }, "stdout is closed"));
   const dataDir = dataDirectory(options.dataDir, process.env);
   // Listening before anything starts: a signal during the start must not leave microVMs behind.
   const stop = stopSignal();
@@ -244,6 +248,7 @@ const run = async (options: UpOptions): Promise<void> => {
     logAgeDaysMax: options.logsAge ?? null,
     reuse: options.reuse,
     log,
+    logOutput,
   });
   using supervisor = supervisorOf(process.env, dataDir, systemClock, log);
   announce(output, hosted, options);
