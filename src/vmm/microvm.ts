@@ -1,5 +1,6 @@
 import type { Duplex } from "node:stream";
 
+import type { Clock } from "../lib/clock.ts";
 import type { FramePort } from "./devices/frames.ts";
 
 /** A disk image as the guest sees it. */
@@ -88,6 +89,8 @@ export interface MicroVm extends AsyncDisposable {
   readonly id: string;
   /** The host CPU it lives on now. */
   readonly cpu: number;
+  /** For work on what the guest sends: its time is the guest's, and what it throws ends this microVM alone. */
+  readonly clock: Clock;
   /** Settles when the microVM is gone and everything it held is released. Never rejects. */
   readonly exited: Promise<MicroVmExit>;
   /**

@@ -8,7 +8,6 @@ import type { Field, Frame } from "./shim-protocol.ts";
 const FIELD_HEADER_BYTES = 8;
 const NUMBER_BYTES = 8;
 const NOTHING: Uint8Array = new Uint8Array(0);
-const NO_FRAMES: readonly Frame[] = [];
 
 const utf8Encoder = new TextEncoder();
 /** Not fatal: a runtime may put any byte into a header, and a broken text must not end the microVM. */
@@ -30,6 +29,9 @@ export class FrameDecoder {
   readonly #types: ReadonlySet<number>;
   readonly #header = new Uint8Array(FRAME_HEADER_BYTES);
   #headerBytes = 0;
+  /** The bytes that `next` reads, from `at` on. */
+  #chunk: Uint8Array = NOTHING;
+  #at = 0;
   /** The frame that is being put together from several chunks, once its header is whole. */
   #partial: { type: number; flags: number; payload: Uint8Array; filled: number } | null = null;
   #failure: ShimProtocolError | null = null;
@@ -49,59 +51,74 @@ export class FrameDecoder {
    * Throws `ShimProtocolError` on an unknown type, a payload over the limit or reserved bytes that are not zero.
    */
   push(chunk: Uint8Array): readonly Frame[] {
-    if (this.#failure !== null) throw this.#failure;
-    if (chunk.length === 0) return NO_FRAMES;
+    this.feed(chunk);
     const frames: Frame[] = [];
-    let at = 0;
-    while (at < chunk.length) {
-      at = this.#partial === null ? this.#begin(chunk, at, frames) : this.#continue(this.#partial, chunk, at, frames);
+    for (;;) {
+      const frame = this.next();
+      if (frame === null) return frames;
+      frames.push(frame);
     }
-    return frames;
   }
 
-  /** At a frame's header. Returns the offset up to which the chunk was used. */
-  #begin(chunk: Uint8Array, at: number, frames: Frame[]): number {
+  /** Takes the next bytes of the stream, once `next` has answered null for those before. */
+  feed(chunk: Uint8Array): void {
+    this.#chunk = chunk;
+    this.#at = 0;
+  }
+
+  /** The next frame that is whole, or null when that takes more bytes. Throws as `push` does. */
+  next(): Frame | null {
+    if (this.#failure !== null) throw this.#failure;
+    while (this.#at < this.#chunk.length) {
+      const frame = this.#partial === null ? this.#begin(this.#chunk) : this.#continue(this.#partial, this.#chunk);
+      if (frame !== null) return frame;
+    }
+    this.#chunk = NOTHING;
+    this.#at = 0;
+    return null;
+  }
+
+  /** At a frame's header. Returns the frame if the chunk has all of it. */
+  #begin(chunk: Uint8Array): Frame | null {
     let header = chunk;
-    let headerAt = at;
-    if (this.#headerBytes > 0 || chunk.length - at < FRAME_HEADER_BYTES) {
-      const take = Math.min(FRAME_HEADER_BYTES - this.#headerBytes, chunk.length - at);
-      this.#header.set(chunk.subarray(at, at + take), this.#headerBytes);
+    let headerAt = this.#at;
+    if (this.#headerBytes > 0 || chunk.length - this.#at < FRAME_HEADER_BYTES) {
+      const take = Math.min(FRAME_HEADER_BYTES - this.#headerBytes, chunk.length - this.#at);
+      this.#header.set(chunk.subarray(this.#at, this.#at + take), this.#headerBytes);
       this.#headerBytes += take;
-      if (this.#headerBytes < FRAME_HEADER_BYTES) return at + take;
+      this.#at += take;
+      if (this.#headerBytes < FRAME_HEADER_BYTES) return null;
       header = this.#header;
       headerAt = 0;
-      at += take;
       this.#headerBytes = 0;
     } else {
-      at += FRAME_HEADER_BYTES;
+      this.#at += FRAME_HEADER_BYTES;
     }
     const length = readU32(header, headerAt);
     const type = header[headerAt + 4] ?? 0;
     const flags = header[headerAt + 5] ?? 0;
     this.#check(length, type, readU16(header, headerAt + 6));
+    const at = this.#at;
     if (chunk.length - at >= length) {
-      frames.push({ type, flags, payload: length === 0 ? NOTHING : chunk.subarray(at, at + length) });
-      return at + length;
+      this.#at = at + length;
+      return { type, flags, payload: length === 0 ? NOTHING : chunk.subarray(at, at + length) };
     }
     const partial = { type, flags, payload: new Uint8Array(length), filled: 0 };
     this.#partial = partial;
-    return this.#continue(partial, chunk, at, frames);
+    return this.#continue(partial, chunk);
   }
 
   #continue(
     partial: { type: number; flags: number; payload: Uint8Array; filled: number },
     chunk: Uint8Array,
-    at: number,
-    frames: Frame[],
-  ): number {
-    const take = Math.min(partial.payload.length - partial.filled, chunk.length - at);
-    partial.payload.set(chunk.subarray(at, at + take), partial.filled);
+  ): Frame | null {
+    const take = Math.min(partial.payload.length - partial.filled, chunk.length - this.#at);
+    partial.payload.set(chunk.subarray(this.#at, this.#at + take), partial.filled);
     partial.filled += take;
-    if (partial.filled === partial.payload.length) {
-      this.#partial = null;
-      frames.push({ type: partial.type, flags: partial.flags, payload: partial.payload });
-    }
-    return at + take;
+    this.#at += take;
+    if (partial.filled < partial.payload.length) return null;
+    this.#partial = null;
+    return { type: partial.type, flags: partial.flags, payload: partial.payload };
   }
 
   #check(length: number, type: number, reserved: number): void {

@@ -110,7 +110,7 @@ const shimOf = (clock: Clock, vm: MicroVm): Promise<ShimLink> => {
       return;
     }
     connected = true;
-    const link = new ShimLink(stream);
+    const link = new ShimLink(stream, vm.clock);
     link.own({
       frame: (frame) => {
         if (frame.type !== FromShim.Hello) return fail(`its first frame was 0x${frame.type.toString(16)}, not a hello`);

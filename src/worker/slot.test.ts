@@ -106,7 +106,7 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
   };
   const booted = {
     vm,
-    link: new ShimLink(stream),
+    link: new ShimLink(stream, systemClock),
     memoryMib: 192,
     bootMs: 8,
     drives: new Map(),

@@ -91,6 +91,10 @@ export class ScriptedVm implements MicroVm {
     this.#settle = resolve;
   }
 
+  get clock(): Clock {
+    return this.#world.clock;
+  }
+
   /** Its kernel boots, and its shim connects. */
   boot(fault: "silent" | "crash" | null): void {
     this.#work(BOOT_CPU_MS * (1 + this.#world.random()), () => {

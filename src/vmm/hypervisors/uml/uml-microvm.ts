@@ -1,6 +1,7 @@
 import { constants } from "node:os";
 import type { Duplex } from "node:stream";
 
+import type { Clock } from "../../../lib/clock.ts";
 import { DeviceError } from "../../devices/device-error.ts";
 import { GuestShareError, type GuestTurns } from "../../guest-turns.ts";
 import type { Cgroup } from "../../jail/cgroup.ts";
@@ -120,6 +121,10 @@ export class UmlMicroVm implements MicroVm {
       this.fail(error);
       return guest.clock.every(REAP_AGAIN_MS, () => this.#reap());
     }
+  }
+
+  get clock(): Clock {
+    return this.#parts.guest.clock;
   }
 
   get cpu(): number {
