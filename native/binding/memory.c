@@ -11,8 +11,8 @@
 
 /*
  * V8 counts an external ArrayBuffer as if its pages came from the heap and collects garbage accordingly: an ArrayBuffer
- * for each guest's memory meant a collection for each boot. So address space is reserved once, as a few large
- * ArrayBuffers that live on, and guests' memory is put into slices of them and taken out again.
+ * for each guest's memory meant a collection for each boot. So address space is reserved once, as a large
+ * ArrayBuffer that lives on, and guests' memory is put into slices of it and taken out again.
  */
 /* What is no guest's can be read, as zeros, and not be written. */
 static void *reserve(void *address, size_t bytes)

@@ -70,7 +70,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
   const system = createSystemClock((error) => lastResort.take("timer", error));
   const metrics = createMetrics();
   const lastResort = stack.use(new LastResort(log, metrics));
-  const turns = measureTurns(system, log, metrics);
+  const { turns, judge } = measureTurns(system, log, metrics);
   const clock = ownedClock(system, (callback) => {
     turns.begin(TIMER);
     return callback();
@@ -173,6 +173,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
     http: frontend.holds,
   }));
   const owned = stack.move();
+  judge();
   return {
     address: { host: frontend.address, port: frontend.port },
     hypervisor,

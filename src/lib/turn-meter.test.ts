@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { TurnMeter } from "./turn-meter.ts";
+import { REST, tellOwner, TurnMeter } from "./turn-meter.ts";
 import type { LoopClock, TurnOwner } from "./turn-meter.ts";
 
 const GUEST: TurnOwner = { kind: "guest", name: "vm-1" };
@@ -115,4 +115,11 @@ test("what throws ends its turn", () => {
     meter.run(OTHER, () => {}),
     0,
   );
+});
+
+test("an owner is told in words", () => {
+  assert.equal(tellOwner(GUEST), "the devices of microVM vm-1");
+  assert.equal(tellOwner(REQUEST), "a request (Invoke)");
+  assert.equal(tellOwner({ kind: "timer", name: "" }), "a timer");
+  assert.match(tellOwner(REST), /^no one in particular/);
 });

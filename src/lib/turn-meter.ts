@@ -57,6 +57,19 @@ const US_PER_MS = 1000;
 
 export const REST: TurnOwner = { kind: "rest", name: "" };
 
+const KIND_WORDS: Readonly<Record<TurnKind, string>> = {
+  guest: "the devices of microVM",
+  request: "a request",
+  timer: "a timer",
+  rest: "no one in particular (Hearth itself, a garbage collection)",
+};
+
+/** An owner in words, for the log. */
+export const tellOwner = ({ kind, name }: TurnOwner): string => {
+  if (name === "") return KIND_WORDS[kind];
+  return kind === "guest" ? `${KIND_WORDS.guest} ${name}` : `${KIND_WORDS[kind]} (${name})`;
+};
+
 /** For what runs in no loop that anybody measures: tests of one part, commands. */
 export const noTurns: Turns = {
   begin: () => {},

@@ -65,8 +65,13 @@ export const GUEST_MEMORY_MIB_MIN = 32;
 export const GUEST_MEMORY_MIB_MAX: number = 64 * KIB;
 /** Guest memory is mapped in slices of so much, and the last of them may be shorter. */
 export const MEMORY_SLICE_BYTES: number = 32 * KIB * KIB;
-/** Address space that is reserved for such slices at once: each time may cost a garbage collection. */
-export const MEMORY_RESERVATION_BYTES: number = 8 * KIB * KIB * KIB;
+/**
+ * Address space that is reserved for such slices, an eighth of what a process has on x86-64. It takes no memory, but each
+ * reservation costs a full garbage collection (50 ms and more of the main loop): so one is made at the start for all guests
+ * that a host is likely to have at once, and a smaller one only where the host does not let Hearth have as much.
+ */
+export const MEMORY_RESERVATION_BYTES: number = 16 * KIB * KIB * KIB * KIB;
+export const MEMORY_RESERVATION_BYTES_MIN: number = 8 * KIB * KIB * KIB;
 /** Longest command line of a guest's kernel (COMMAND_LINE_SIZE of UML). */
 export const COMMAND_LINE_BYTES_MAX = 4_096;
 /** Disks of a UML guest (MAX_DEV in arch/um/drivers/ubd_kern.c). */

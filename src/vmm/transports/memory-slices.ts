@@ -1,4 +1,4 @@
-import { MEMORY_RESERVATION_BYTES, MEMORY_SLICE_BYTES } from "../limits.ts";
+import { MEMORY_RESERVATION_BYTES, MEMORY_RESERVATION_BYTES_MIN, MEMORY_SLICE_BYTES } from "../limits.ts";
 import { mapMemory, reserveMemory, unmapMemory } from "../native.ts";
 
 /** A stretch of address space of MEMORY_SLICE_BYTES. */
@@ -12,18 +12,24 @@ export interface MemorySlice {
  * not an ArrayBuffer, of which each would bring the next garbage collection nearer (native/binding/memory.c).
  */
 export class MemorySlices {
+  /** What was never used yet begins at `unusedAt` of it. */
+  #reservation: ArrayBuffer;
+  #unusedAt = 0;
   /** The one that was given back first is used again first. */
   readonly #free: MemorySlice[] = [];
   /** Given back, but with memory of their guest in them still: to be tried again. */
   readonly #stuck: MemorySlice[] = [];
 
+  /** Throws a `NativeError` when the host has no address space to give. */
+  constructor() {
+    this.#reservation = reserve();
+  }
+
   /** Maps up to MEMORY_SLICE_BYTES of a file. Throws as `mapMemory` does. */
   map(fd: number, offset: number, bytes: number): MemorySlice {
-    if (this.#free.length === 0) this.#reserve();
-    const [slice] = this.#free;
-    if (slice === undefined) throw new Error("A reservation without slices");
+    const [slice = this.#unused()] = this.#free;
     mapMemory(slice.reservation, slice.at, fd, offset, bytes);
-    this.#free.shift();
+    if (this.#free.shift() === undefined) this.#unusedAt += MEMORY_SLICE_BYTES;
     return slice;
   }
 
@@ -44,8 +50,22 @@ export class MemorySlices {
     }
   }
 
-  #reserve(): void {
-    const reservation = reserveMemory(MEMORY_RESERVATION_BYTES);
-    for (let at = 0; at < MEMORY_RESERVATION_BYTES; at += MEMORY_SLICE_BYTES) this.#free.push({ reservation, at });
+  #unused(): MemorySlice {
+    if (this.#unusedAt === this.#reservation.byteLength) {
+      this.#reservation = reserve();
+      this.#unusedAt = 0;
+    }
+    return { reservation: this.#reservation, at: this.#unusedAt };
   }
 }
+
+/** As much address space as the host lets this process have: its limit on it (RLIMIT_AS) may be lower. */
+const reserve = (): ArrayBuffer => {
+  for (let bytes = MEMORY_RESERVATION_BYTES; ; bytes /= 2) {
+    try {
+      return reserveMemory(bytes);
+    } catch (error) {
+      if (bytes <= MEMORY_RESERVATION_BYTES_MIN) throw error;
+    }
+  }
+};
