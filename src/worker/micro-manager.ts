@@ -378,11 +378,11 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   }
 
   #scratchSlots(): ScratchSlot[] {
-    return [...this.#slots.values()].map(({ id, spec, info: { state, scratchBytes } }) => ({
+    return [...this.#slots.values()].map(({ id, spec, mayGiveWay, info: { scratchBytes } }) => ({
       slotId: id,
       ephemeralMb: spec.ephemeralMb,
       scratchBytes,
-      isIdle: state === "Idle",
+      isIdle: mayGiveWay,
     }));
   }
 
@@ -392,7 +392,7 @@ export class MicroManager implements WorkerApi, AsyncDisposable {
   }
 
   #idleSlots(): Slot[] {
-    return [...this.#slots.values()].filter((slot) => slot.info.state === "Idle").sort((a, b) => a.sinceMs - b.sinceMs);
+    return [...this.#slots.values()].filter((slot) => slot.mayGiveWay).sort((a, b) => a.sinceMs - b.sinceMs);
   }
 
   /** Ends what has been idle or has lived too long. */

@@ -61,6 +61,17 @@ export class SlotLog {
     this.#platform(event);
   }
 
+  /** Writes the lines that end the log of an invocation whose microVM ended under it. */
+  broken(requestId: string, error: unknown, durationMs: number, memoryMb: number): void {
+    const message = error instanceof Error ? error.message : String(error);
+    const outcome = { status: "error", errorType: "Sandbox.Failure", durationMs } as const;
+    const billed = { memoryMb, maxMemoryUsedMb: 0, billedDurationMs: Math.ceil(durationMs) };
+    this.platform({ type: "fault", requestId, message, errorType: outcome.errorType });
+    this.platform({ type: "end", requestId, ...outcome, producedBytes: 0 });
+    this.platform({ type: "report", requestId, ...outcome, ...billed, initDurationMs: null, traceId: null });
+    this.closeTail();
+  }
+
   /** A line of the platform's that stands for no event of an invocation. */
   notice(text: string): void {
     this.#line(this.#clock.wallMs(), text, true);

@@ -63,7 +63,7 @@ const REQUEST = {
 const TURN: StartTurn = { watch: () => {}, [Symbol.dispose]: () => {} };
 
 /** The guest's end of a slot's stream: what the slot sends is collected, what the guest says is written by the test. */
-const guest = (changes: Partial<FunctionSpec> = {}) => {
+const guest = (changes: Partial<FunctionSpec> = {}, onChange: (slot: Slot) => void = () => {}) => {
   const toShim: Frame[] = [];
   const decoder = new FrameDecoder(new Set(Object.values(ToShim)));
   const stream = new Duplex({
@@ -136,7 +136,10 @@ const guest = (changes: Partial<FunctionSpec> = {}) => {
       image: () => Promise.resolve("/code.erofs"),
       logSink: () => ({ write: ({ text }) => lines.push(text), leftOut: () => {}, flush: () => Promise.resolve() }),
       logRateKib: LOG_RATE_KIB_DEFAULT,
-      changed: (changed) => states.push(changed.info.state),
+      changed: (changed) => {
+        states.push(changed.info.state);
+        onChange(changed);
+      },
       warn: (_message, error) => assert.fail(String(error)),
     },
   );
@@ -199,6 +202,39 @@ test("an invocation that comes during init waits for it, and its report pays for
   );
   assert.deepEqual(made.states, ["Idle", "Busy", "Idle"]);
   await made.slot.end("drain");
+});
+
+test("between init and the invocation that waited for it a slot gives way to nobody", async () => {
+  const seen: [state: string, mayGiveWay: boolean][] = [];
+  const made = guest({}, (slot) => seen.push([slot.info.state, slot.mayGiveWay]));
+  await made.slot.start(null, TURN);
+  const invoked = made.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
+  await settled();
+  made.say(FromShim.Ready, [[ReadyField.InitDurationUs, 12_340]]);
+  await settled();
+  answer(made, "1");
+  await invoked;
+  assert.deepEqual(seen, [
+    ["Idle", false],
+    ["Busy", false],
+    ["Idle", true],
+  ]);
+  await made.slot.end("drain");
+});
+
+test("an invocation whose slot ends before it begins may have another", async () => {
+  const cold = guest();
+  await cold.slot.start(null, TURN);
+  const waits = cold.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
+  // The guest's word and the end come in one turn: the invocation has not had one yet.
+  cold.say(FromShim.Ready, [[ReadyField.InitDurationUs, 12_340]]);
+  cold.stream.once("data", () => void cold.slot.end("pressure"));
+  await assert.rejects(waits, { name: "SlotGoneException" });
+  const warm = guest();
+  await ready(warm);
+  const comes = warm.slot.invoke(REQUEST, new BufferedSink(), PAYLOAD_BYTES_MAX);
+  void warm.slot.end("pressure");
+  await assert.rejects(comes, { name: "SlotGoneException" });
 });
 
 test("a second invocation is warm and pays for no init", async () => {

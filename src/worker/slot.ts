@@ -5,19 +5,13 @@ import type { Metrics } from "../telemetry/metrics.ts";
 import { traced } from "../telemetry/tracing.ts";
 import type { Span, Tracer } from "../telemetry/tracing.ts";
 import type { CpuShare, GuestDevice, MicroVmExit } from "../vmm/microvm.ts";
-import { serviceFailure, slotGone, slotStarting } from "../wire/errors.ts";
+import { serviceFailure, slotGone } from "../wire/errors.ts";
 import type { ServiceError } from "../wire/errors.ts";
 import { exhaustion } from "../wire/exhaustion.ts";
 import { functionKey } from "../wire/function.ts";
 import type { FunctionSpec } from "../wire/function.ts";
 import type { FunctionError, InvocationReport, InvocationRequest } from "../wire/invocation.ts";
-import {
-  AFTER_ANSWER_MS,
-  DEADLINE_GRACE_MS,
-  DEADLINE_READ_ON_MS,
-  INIT_TIMEOUT_MS,
-  INIT_WAIT_MS_MAX,
-} from "../wire/limits.ts";
+import { AFTER_ANSWER_MS, DEADLINE_GRACE_MS, DEADLINE_READ_ON_MS, INIT_TIMEOUT_MS } from "../wire/limits.ts";
 import { decodeFields } from "../wire/shim-codec.ts";
 import { FailureOutcome, FromShim, ReadyField, ToShim } from "../wire/shim-protocol.ts";
 import type { Frame } from "../wire/shim-protocol.ts";
@@ -41,6 +35,7 @@ import { cpuDenied, CpuDenial } from "./starts/cpu-denied.ts";
 import { START_WEIGHT_MIN } from "./starts/limits.ts";
 import type { StartTurn } from "./starts/starts.ts";
 import { limitInit } from "./starts/init-limit.ts";
+import { waitForInit } from "./starts/init-wait.ts";
 import { SlotStateMachine } from "./slot-state.ts";
 import { invocationSpan, StartTrace } from "./slot-trace.ts";
 
@@ -94,6 +89,8 @@ export class Slot {
   /** Of the invocation that runs. */
   #span: Span | null = null;
   #invocations = 0;
+  /** Invocations that wait for its init. */
+  #awaited = 0;
   #initDurationMs: number | null = null;
   #memoryBytes = 0;
   #cpuTimeUs = 0;
@@ -145,6 +142,11 @@ export class Slot {
   /** When its state changed last, on the monotonic clock. */
   get sinceMs(): number {
     return this.#state.sinceMs;
+  }
+
+  /** Whether it may give way to others: an invocation that waited for its init begins a moment after that has ended. */
+  get mayGiveWay(): boolean {
+    return this.#state.state === "Idle" && this.#awaited === 0;
   }
 
   /**
@@ -257,10 +259,8 @@ export class Slot {
 
   async #invoke(request: InvocationRequest, sink: ResponseSink, responseBytesMax: number, span: Span): Promise<Ended> {
     const { tracer, clock } = this.#services;
-    if (this.#state.state === "Init") await traced(tracer.start("wait for init", span.context), () => this.#initWait());
-    await this.#ready.promise;
+    await this.#becomeBusy(span);
     const { booted } = this;
-    this.#state.to("Busy");
     const cold = this.#invocations === 0;
     this.#invocations += 1;
     // Before it runs again: a frozen microVM is moved at no cost to what it does.
@@ -306,7 +306,7 @@ export class Slot {
       if (request.asynchronous) await this.#log.written();
       return ended;
     } catch (error) {
-      this.#reportBroken(request.requestId, error, clock.monotonicMs() - beganMs);
+      this.#log.broken(request.requestId, error, clock.monotonicMs() - beganMs, this.spec.memoryMb);
       throw error;
     } finally {
       running.end();
@@ -320,16 +320,20 @@ export class Slot {
     }
   }
 
-  /** Rejects with `slotStarting` when init is not over after INIT_WAIT_MS_MAX. It goes on. */
-  async #initWait(): Promise<void> {
-    const over = new AbortController();
-    await Promise.race([this.#ready.promise, this.#services.clock.sleep(INIT_WAIT_MS_MAX, over.signal)]).finally(() =>
-      over.abort(),
-    );
-    if (this.#state.state !== "Init") return;
-    throw slotStarting(
-      `The function's init goes on and has not ended within ${INIT_WAIT_MS_MAX / 1000} s, because its host is too busy. Try again later.`,
-    );
+  /** Takes the slot once its init is over. Rejects with `slotStarting` when that takes too long, with `slotGone` when the slot ends first. */
+  async #becomeBusy(span: Span): Promise<void> {
+    const { tracer, clock } = this.#services;
+    const { promise: ready } = this.#ready;
+    this.#awaited += 1;
+    try {
+      if (this.#state.state === "Init")
+        await traced(tracer.start("wait for init", span.context), () => waitForInit(clock, ready));
+      await ready;
+      if (this.#state.state === "Dead") throw slotGone(String(this.#endReason));
+      this.#state.to("Busy");
+    } finally {
+      this.#awaited -= 1;
+    }
   }
 
   /** A runtime's end may be the host's doing: a process that it killed has crashed for the guest, which knows no better. */
@@ -564,17 +568,6 @@ export class Slot {
         coldStart: cold,
       },
     };
-  }
-
-  /** Writes the lines that end the log of an invocation whose microVM ended under it. */
-  #reportBroken(requestId: string, error: unknown, durationMs: number): void {
-    const message = error instanceof Error ? error.message : String(error);
-    const outcome = { status: "error", errorType: "Sandbox.Failure", durationMs } as const;
-    const memory = { memoryMb: this.spec.memoryMb, maxMemoryUsedMb: 0, billedDurationMs: Math.ceil(durationMs) };
-    this.#log.platform({ type: "fault", requestId, message, errorType: outcome.errorType });
-    this.#log.platform({ type: "end", requestId, ...outcome, producedBytes: 0 });
-    this.#log.platform({ type: "report", requestId, ...outcome, ...memory, initDurationMs: null, traceId: null });
-    this.#log.closeTail();
   }
 
   #afterInvocation(): void {
