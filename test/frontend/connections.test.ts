@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { describe, it } from "node:test";
 import { CreateFunctionCommand, InvokeCommand, ListFunctionsCommand } from "@aws-sdk/client-lambda";
+import type { LambdaClient } from "@aws-sdk/client-lambda";
 import { HEAD_BYTES_MAX, PIPELINED_MAX } from "../../src/frontend/http/limits.ts";
 import { eventually } from "../functional/hearth.ts";
 import { clientOf, functionInput, startHarness } from "./harness.ts";
@@ -52,6 +53,26 @@ describe("strangers' connections", () => {
     await Promise.all(crowd.all.slice(0, 2 * CONNECTIONS_MAX).map(({ answer }) => answer));
     at.echo.letGo();
     assert.equal((await held).StatusCode, 200);
+  });
+});
+
+describe("idle connections of clients with keys", () => {
+  it("leave room for as many newcomers at once as they are themselves", async () => {
+    // Half of them are one address's, and half of those idle ones keep.
+    await using at = await startHarness({ connectionsMax: CONNECTIONS_MAX });
+    await at.client.send(new CreateFunctionCommand(await functionInput("f")));
+    const call = async (payload: string): Promise<LambdaClient> => {
+      const client = clientOf(at.endpoint);
+      assert.equal((await client.send(new InvokeCommand({ FunctionName: "f", Payload: payload }))).StatusCode, 200);
+      return client;
+    };
+    const idle: LambdaClient[] = [];
+    for (let n = 0; n < CONNECTIONS_MAX / 2; n += 1) idle.push(await call("{}"));
+    const coming = Array.from({ length: CONNECTIONS_MAX / 4 }, () => call('{"do":"hold"}'));
+    const all = Promise.all(coming);
+    await Promise.race([all, eventually("all work", async () => (at.echo.leased === coming.length ? true : null))]);
+    at.echo.letGo();
+    for (const client of [...idle, ...(await all)]) client.destroy();
   });
 });
 

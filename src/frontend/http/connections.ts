@@ -1,13 +1,15 @@
 import type { Socket } from "node:net";
+import { IDLE_SHARE } from "./limits.ts";
 
 /*
  * Who may hold a connection. A connection costs a descriptor and some memory from the moment it is accepted, and what
  * is accepted cannot be told from an attack before its first request has proven a key. A plain maximum fails: whoever
  * opens so many connections and says nothing keeps everybody else out. So there is always room for a newcomer as long
  * as somebody has less right to stay: the oldest connection that has said nothing, else the oldest whose key is not
- * proven yet, else the one that has been idle longest. Only when all connections are at work for clients with good
- * keys is a new one refused. A flood of strangers then shortens the time that a newcomer has to prove itself, and does
- * nothing else.
+ * proven yet, else the one that has been idle longest. Idle ones are protected up to a share of the places only, for
+ * clients who leave theirs open would otherwise leave newcomers so few that these close each other's. Only when all
+ * connections are at work for clients with good keys is a new one refused. A flood of strangers then shortens the time
+ * that a newcomer has to prove itself, and does nothing else.
  */
 
 export interface ConnectionLimits {
@@ -34,7 +36,9 @@ const emptyByPhase = (): ByPhase => ({
 
 const sizeOf = (byPhase: ByPhase): number => PHASES.reduce((sum, phase) => sum + byPhase[phase].size, 0);
 
-const firstEvictable = (byPhase: ByPhase): Connection | null => {
+/** `places`: how many connections there may be in `byPhase`. */
+const firstEvictable = (byPhase: ByPhase, places: number): Connection | null => {
+  if (byPhase.idle.size > places * IDLE_SHARE) for (const connection of byPhase.idle) return connection;
   for (const phase of EVICTABLE) for (const connection of byPhase[phase]) return connection;
   return null;
 };
@@ -84,8 +88,8 @@ export class Connections {
     const address = socket.remoteAddress ?? "";
     const ofAddress = this.#byAddress.get(address) ?? emptyByPhase();
     const full =
-      (sizeOf(ofAddress) >= this.#limits.perAddressMax && !this.#evict(ofAddress)) ||
-      (this.count >= this.#limits.connectionsMax && !this.#evict(this.#all));
+      (sizeOf(ofAddress) >= this.#limits.perAddressMax && !this.#evict(ofAddress, this.#limits.perAddressMax)) ||
+      (this.count >= this.#limits.connectionsMax && !this.#evict(this.#all, this.#limits.connectionsMax));
     if (full) {
       this.#onEnd("refused", address);
       return false;
@@ -149,8 +153,8 @@ export class Connections {
     if (connection.requests === 0) this.#move(connection, connection.proven ? "idle" : "silent");
   }
 
-  #evict(byPhase: ByPhase): boolean {
-    const victim = firstEvictable(byPhase);
+  #evict(byPhase: ByPhase, places: number): boolean {
+    const victim = firstEvictable(byPhase, places);
     if (victim === null) return false;
     this.#onEnd("evicted", victim.address);
     // Its close event comes later; its place is free now.

@@ -23,6 +23,8 @@ export const CONNECTIONS_MAX_DEFAULT = 8_192;
  * address too: with the default 4,096 connections.
  */
 export const ADDRESS_SHARE: number = 1 / 2;
+/** Part of the places that idle connections with good keys keep against newcomers: the other half is for who comes. */
+export const IDLE_SHARE: number = 1 / 2;
 /** Refused connections that are told so at once, and how long each may take to read it; over this they are just closed. */
 export const REFUSALS_MAX = 64;
 export const REFUSAL_MS_MAX = 1_000;
