@@ -35,3 +35,7 @@ export const assertNotForgotten = (databasePath: string): void => {
 /** Where the count of what was committed is kept beside the database (`sqlite/mark.ts`). */
 export const markPath = (databasePath: string): string =>
   join(dirname(databasePath), `${basename(databasePath, ".db")}.mark`);
+
+/** Room that is set aside beside the database for a full disk (`sqlite/reserve.ts`). */
+export const reservePath = (databasePath: string): string =>
+  join(dirname(databasePath), `${basename(databasePath, ".db")}.reserve`);

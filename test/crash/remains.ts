@@ -23,7 +23,7 @@ const END_MS_MAX = 3_000;
 const NETWORKS_END_MS_MAX = 20_000;
 /** What may lie in a data directory; every other name is something left over. */
 const DATA_FILES =
-  /^(?:credentials|endpoint|hearth\.(?:pid|db|db-wal|db-shm)|lock|control\.sock|logs|code|drives|scratch)$/;
+  /^(?:credentials|key-uses\.json|keys|endpoint|hearth\.(?:pid|db|db-wal|db-shm|mark|reserve)|lock|\.ready|control\.sock|logs|code|trash|drives|scratch)$/;
 
 /** Processes of a Hearth and its microVMs: they were told of its data, or of the run directory of one that has drives there. */
 const processesOf = (dataDir: string): string[] => {

@@ -1,9 +1,11 @@
 /** A data directory on a small disk, and functions that fill it: what others, the store and the operator can still do. */
 import assert from "node:assert/strict";
-import { statfsSync, writeFileSync } from "node:fs";
+import { existsSync, rmSync, statfsSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { test } from "node:test";
-import { InvokeCommand, LambdaServiceException } from "@aws-sdk/client-lambda";
+import { DeleteFunctionCommand, InvokeCommand, LambdaServiceException } from "@aws-sdk/client-lambda";
+import { getControl } from "../../src/daemon/control.ts";
+import { fillDisk } from "./filled.ts";
 import { deployProbe, invoke } from "./functions.ts";
 import { eventually, TestHearth } from "./hearth.ts";
 import { SmallDisk } from "./small-disk.ts";
@@ -81,4 +83,47 @@ test("a budget of its own holds, and idle slots give back what theirs takes", as
   const answer = await eventually("the idle slot gives way", () => invoke(client, "next").catch(() => null));
   assert.equal(answer.error, undefined);
   assert.ok((await hearth.slots()).every(({ functionArn }) => !functionArn.endsWith(":keeps")));
+});
+
+/** Room for the `/tmp` of one slot, and for what is kept free of it. */
+const LEAST_DISK_MB = 700;
+const EVENT_MS = 8_000;
+
+test("somebody else fills the disk: what ran does not run again, and the service goes on once there is room", async (t) => {
+  using disk = SmallDisk.mount(LEAST_DISK_MB);
+  if (disk === null) return t.skip(UNMOUNTABLE);
+  await using hearth = new TestHearth(join(disk.path, "data"), ["--pool", "0"]);
+  await hearth.start();
+  const client = hearth.client();
+  const queue = async (): Promise<{ readonly waiting: number; readonly running: number }> =>
+    JSON.parse(await getControl(hearth.dataDir, "/queue")) as { readonly waiting: number; readonly running: number };
+  const send = (by = client): Promise<unknown> =>
+    by.send(
+      new InvokeCommand({
+        FunctionName: "works",
+        InvocationType: "Event",
+        Payload: Buffer.from(JSON.stringify({ op: "sleep", ms: EVENT_MS })),
+      }),
+    );
+  for (const name of ["works", "goes"]) await deployProbe(client, name);
+  await invoke(client, "works");
+  const reserve = join(hearth.dataDir, "hearth.reserve");
+  await eventually("a reserve is set aside", async () =>
+    existsSync(reserve) && statSync(reserve).size === 16 * MIB ? true : null,
+  );
+  await send();
+  await eventually("the event runs", async () => ((await queue()).running === 1 ? true : null));
+  const filler = join(disk.path, "somebody-else");
+  fillDisk(filler);
+  assert.equal((await queue()).running, 1, "the event still runs");
+  await assert.rejects(send(), { name: "ServiceUnavailableException", message: /no space left on the disk/ });
+  await eventually("the event is settled", async () => ((await queue()).waiting === 0 ? true : null));
+  await client.send(new DeleteFunctionCommand({ FunctionName: "goes" }));
+  await hearth.stop("SIGKILL");
+  rmSync(filler);
+  await hearth.start();
+  assert.equal((await queue()).waiting, 0, "nothing begins again");
+  await assert.rejects(invoke(hearth.client(), "goes"), { name: "ResourceNotFoundException" });
+  await send(hearth.client());
+  await eventually("what is accepted runs", async () => ((await queue()).waiting === 0 ? true : null));
 });

@@ -84,7 +84,7 @@ class Counts {
   }
 }
 
-/** The queue of asynchronous invocations in SQLite. */
+/** The queue of asynchronous invocations in SQLite. On a full disk no event comes in, and those that are in go on. */
 export class SqliteEvents implements EventStore {
   readonly #sql: Statements;
   readonly #writes: GroupCommit;
@@ -103,11 +103,11 @@ export class SqliteEvents implements EventStore {
   }
 
   keepEventOffset(offsetMs: number): Promise<void> {
-    return this.#writes.run(() => void this.#sql.keepOffset.run(offsetMs));
+    return this.#writes.runOnReserve(() => void this.#sql.keepOffset.run(offsetMs));
   }
 
   boundEvents(latestMs: number): Promise<void> {
-    return this.#writes.run(() => void this.#sql.bound.run(latestMs));
+    return this.#writes.runOnReserve(() => void this.#sql.bound.run(latestMs));
   }
 
   async enqueue(event: EventRecord): Promise<void> {
@@ -134,7 +134,7 @@ export class SqliteEvents implements EventStore {
     { count, nowMs, leaseMs }: { readonly count: number; readonly nowMs: number; readonly leaseMs: number },
     { instance, incarnation }: Claimer,
   ): Promise<{ readonly events: readonly EventRecord[]; readonly nextDueMs: number | null }> {
-    return this.#writes.run(() => {
+    return this.#writes.runOnReserve(() => {
       const rows = this.#sql.claim.all(nowMs + leaseMs, nowMs, count, instance, incarnation, accountId, functionName);
       // RETURNING gives rows in no particular order: oldest first is what a queue means.
       rows.sort((a, b) => Number(a["sequence"]) - Number(b["sequence"]));
@@ -175,22 +175,22 @@ export class SqliteEvents implements EventStore {
   }
 
   takeOver({ instance, incarnation }: Claimer, nowMs: number): Promise<number> {
-    return this.#writes.run(() => Number(this.#sql.takeOver.run(nowMs, instance, incarnation).changes));
+    return this.#writes.runOnReserve(() => Number(this.#sql.takeOver.run(nowMs, instance, incarnation).changes));
   }
 
   renew(eventIds: readonly string[], untilMs: number): Promise<void> {
-    return this.#writes.run(() => {
+    return this.#writes.runOnReserve(() => {
       for (const eventId of eventIds) this.#sql.renew.run(eventId, untilMs);
     });
   }
 
   async settle(eventId: string): Promise<void> {
-    const row = await this.#writes.run(() => this.#sql.settle.get(eventId));
+    const row = await this.#writes.runOnReserve(() => this.#sql.settle.get(eventId));
     if (row !== undefined) this.#counts.add(functionOf(row), -1);
   }
 
   retry(event: EventRecord, dueAtMs: number): Promise<void> {
-    return this.#writes.run(() => {
+    return this.#writes.runOnReserve(() => {
       this.#sql.retry.run(event.eventId, dueAtMs, event.attempts, event.throttles);
     });
   }

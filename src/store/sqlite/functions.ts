@@ -5,6 +5,7 @@ import type { FunctionRecord, FunctionStore, Page } from "../store.ts";
 import type { GroupCommit } from "./group-commit.ts";
 import type { DeletedFunctions } from "./deleted-functions.ts";
 import type { FunctionHealth } from "./function-health.ts";
+import { isDiskFull } from "./disk-full.ts";
 import { sealOfVersion } from "./records.ts";
 import type { RecordCodec } from "./records.ts";
 import { decodeMarker, encodeMarker, versionNumber } from "./rows.ts";
@@ -47,11 +48,6 @@ type Statements = Readonly<Record<keyof typeof STATEMENTS, StatementSync>>;
 const prepareAll = (database: DatabaseSync): Statements =>
   // The keys are those of STATEMENTS, which the type of fromEntries cannot say.
   Object.fromEntries(Object.entries(STATEMENTS).map(([name, sql]) => [name, database.prepare(sql)])) as Statements;
-
-/** SQLITE_FULL of "Result and Error Codes" in SQLite's documentation. */
-const SQLITE_FULL = 13;
-const isFull = (error: unknown): boolean =>
-  error instanceof Error && "errcode" in error && error.errcode === SQLITE_FULL;
 
 /** One more than a page is read, to know whether another page follows. */
 const pageOf = (rows: readonly Row[], items: number, decode: (row: Row) => FunctionRecord): Page<FunctionRecord> => {
@@ -157,13 +153,13 @@ export class SqliteFunctions implements FunctionStore {
       return await this.#delete(accountId, functionName, version, true);
     } catch (error) {
       // A full disk has no room for a trash, and deleting is what makes room.
-      if (!isFull(error)) throw error;
+      if (!isDiskFull(error)) throw error;
       return this.#delete(accountId, functionName, version, false);
     }
   }
 
   #delete(accountId: string, functionName: string, version: string | null, keep: boolean): Promise<boolean> {
-    return this.#writes.run(() => {
+    const remove = (): boolean => {
       if (version === null) {
         if (keep) this.#trash.throwAway(accountId, functionName);
         this.#health.forget(accountId, functionName);
@@ -172,7 +168,8 @@ export class SqliteFunctions implements FunctionStore {
       const number = versionNumber(version);
       if (number === null || number === 0) return false;
       return this.#sql.deleteVersion.run(accountId, functionName, number).changes === 1;
-    });
+    };
+    return keep ? this.#writes.run(remove) : this.#writes.runOnReserve(remove);
   }
 
   async getTags(accountId: string, functionName: string): Promise<Readonly<Record<string, string>> | null> {

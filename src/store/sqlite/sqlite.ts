@@ -2,7 +2,7 @@ import { dirname, join } from "node:path";
 import type { DatabaseSync } from "node:sqlite";
 import type { Clock } from "../../lib/clock.ts";
 import type { EventStore, FunctionStore, Store } from "../store.ts";
-import { assertNotForgotten, markPath } from "../data-directory.ts";
+import { assertNotForgotten, markPath, reservePath } from "../data-directory.ts";
 import { openEnvironmentKeys, passingKeys } from "../environment-keys.ts";
 import type { EnvironmentKeys } from "../environment-keys.ts";
 import { DeletedFunctions } from "./deleted-functions.ts";
@@ -13,6 +13,7 @@ import { GroupCommit } from "./group-commit.ts";
 import { Mark } from "./mark.ts";
 import { commitsOf, IN_MEMORY, openDatabase } from "./open.ts";
 import { RecordCodec } from "./records.ts";
+import { noReserve, Reserve } from "./reserve.ts";
 import { MIGRATIONS } from "./schema.ts";
 
 /** Every method of a Store but its disposal, forwarded to the half it belongs to. */
@@ -75,7 +76,8 @@ export const openSqliteStore = (path: string, clock: Clock, options: SqliteStore
   stack.defer(() => database.close());
   const mark = path === IN_MEMORY ? null : stack.use(new Mark(markPath(path), onDamage));
   mark?.write(commitsOf(database, MIGRATIONS.length) ?? 0);
-  const writes = new GroupCommit(database, clock, (commits) => mark?.note(commits));
+  const reserve = path === IN_MEMORY ? noReserve : stack.use(new Reserve(reservePath(path), { clock, tell: onDamage }));
+  const writes = new GroupCommit(database, clock, reserve, (commits) => mark?.note(commits));
   const health = new FunctionHealth(database, onDamage);
   const trash = new DeletedFunctions(database, () => clock.wallMs());
   const functions = new SqliteFunctions(database, writes, new RecordCodec(keys), trash, health);
