@@ -6,6 +6,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { fail, ok, textOf, warn, type Finding } from "./finding.ts";
 import { reckonCapacity } from "../daemon/capacity.ts";
+import { DISK_WARNING_SHARES, diskUse } from "../daemon/disk-watch.ts";
 import { findMemoryGroups } from "../vmm/jail/memory-groups.ts";
 import { readProcessLimits } from "../vmm/jail/process-limits.ts";
 import { SLOTS_MAX_DEFAULT } from "../wire/limits.ts";
@@ -169,13 +170,12 @@ const limits = (): Finding[] => {
 const disk = async (dataDir: string): Promise<Finding> => {
   let place = dataDir;
   while (!(await canUse(place)) && dirname(place) !== place) place = dirname(place);
-  const found = await statfs(place);
-  const free = found.bavail * found.bsize;
-  const what = `${bytes(free)} free for ${dataDir}`;
+  const { usedShare, availableBytes } = diskUse(place);
+  const what = `${bytes(availableBytes)} free for ${dataDir}, ${Math.floor(usedShare * 100)} % of the disk in use`;
   if (!(await canUse(place, constants.W_OK))) {
     return fail("data directory", `${place} may not be written by this user`, "Name another one with --data-dir.");
   }
-  return free >= DISK_BYTES_WANTED
+  return availableBytes >= DISK_BYTES_WANTED && usedShare < Math.min(...DISK_WARNING_SHARES)
     ? ok("data directory", what)
     : warn("data directory", what, "Free some space, or use --data-dir.");
 };

@@ -44,6 +44,7 @@ import { openNetworks, type OpenedNetworks } from "../worker/network/open.ts";
 import { loadRuntimeImages } from "../worker/runtime-images.ts";
 import type { AssembleHearth, HearthOptions } from "./hearth-options.ts";
 import { readinessOf } from "./readiness.ts";
+import { diskUse, watchDisk } from "./disk-watch.ts";
 import { dataFiles, IMAGES_DIRECTORY, SHIM_PATH } from "./settings.ts";
 import { openTracer } from "./tracing.ts";
 import { measureTurns } from "./turns.ts";
@@ -92,6 +93,7 @@ export const assembleHearth: AssembleHearth = async (options) => {
       onDamage: (message) => log.warn(message),
     }),
   );
+  stack.use(watchDisk({ clock, use: () => diskUse(dataDir), warn: (message) => log.warn(message) }));
   const code = await openCodeStore(dataDir, clock, (message) => log.warn(message));
 
   const network = await openNetworks(options.network, options.nameServers, options.networkAllow);
