@@ -42,7 +42,11 @@ export const clientCommand = (name: string, summary: string, examples: readonly 
     .addOption(dataDirOption());
 
 export const dataDirOption = (): Option =>
-  new Option("--data-dir <dir>", "Hearth's data directory (else HEARTH_DATA_DIR)");
+  new Option("--data-dir <dir>", "Hearth's data directory (else HEARTH_DATA_DIR)").argParser((text: string) => {
+    // A script's variable that is not set must not mean the default directory.
+    if (text === "") throw new InvalidArgumentError("A directory is expected.");
+    return text;
+  });
 
 /** The network of functions, or of a bare microVM. */
 export const networkOption = (): Option =>

@@ -1,5 +1,6 @@
-import { chmodSync, closeSync, mkdirSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { chmodSync, closeSync, openSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { DatabaseSync } from "node:sqlite";
+import { makeDirectory } from "../lib/files.ts";
 import { assertNotForgotten } from "../store/data-directory.ts";
 import { CliError } from "./errors.ts";
 import { dataFiles } from "./settings.ts";
@@ -35,10 +36,10 @@ export const lockDataDirectory = (dataDir: string): Disposable => {
  */
 const prepare = (dataDir: string): void => {
   const files = dataFiles(dataDir);
-  mkdirSync(dataDir, { recursive: true, mode: 0o711 });
+  makeDirectory(dataDir, 0o711);
   const { mode } = statSync(dataDir);
   if ((mode & 0o001) === 0) chmodSync(dataDir, (mode & 0o777) | 0o011);
-  for (const directory of [files.code, files.logs]) mkdirSync(directory, { recursive: true, mode: 0o700 });
+  for (const directory of [files.code, files.logs]) makeDirectory(directory, 0o700);
   // SQLite gives its side files the mode of the database.
   for (const file of [files.database, files.lock]) closeSync(openSync(file, "a", 0o600));
 };

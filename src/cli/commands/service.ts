@@ -1,12 +1,13 @@
 import { execFile } from "node:child_process";
 import { existsSync } from "node:fs";
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { isAbsolute, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import type { Command } from "commander";
 import { CliError, EXIT_FAILURE, usageError } from "../../daemon/errors.ts";
 import { unitOf } from "../../daemon/unit.ts";
+import { makeDirectory } from "../../lib/files.ts";
 import type { Output } from "../output.ts";
 import { command, commandGroup, outputOf } from "../program.ts";
 import type { CommonOptions } from "../program.ts";
@@ -91,7 +92,7 @@ const install = async (args: readonly string[], options: InstallOptions): Promis
   const file = join(options.unitDir, UNIT);
   const previous = await readFile(file, "utf8").catch(() => null);
   // The unit may write below it, so it must be there.
-  await mkdir(dataDir, { recursive: true, mode: 0o711 });
+  makeDirectory(dataDir, 0o711);
   await writeFile(file, text, { mode: 0o644 }).catch((error: unknown) => {
     throw new CliError(
       `${file} cannot be written: ${error instanceof Error ? error.message : String(error)}.`,

@@ -183,7 +183,9 @@ export const upCommand = (): Command =>
       wholeNumber(0, DRAIN_S_MAX),
       DRAIN_S_DEFAULT,
     )
-    .option("--region <name>", "AWS region to be", process.env["AWS_REGION"] ?? REGION_DEFAULT)
+    .addOption(
+      new Option("--region <name>", "AWS region to be").argParser(regionName).default(REGION_DEFAULT).env("AWS_REGION"),
+    )
     .addOption(
       new Option("--log-format <format>", "of Hearth's own log (default: text on a terminal)").choices([
         "text",
@@ -274,6 +276,12 @@ const hostNames = (text: string, previous: readonly string[] | undefined): reado
     throw new InvalidArgumentError("A host's name or address without a port is expected, such as hearth.example.");
   }
   return repeated(text.replace(/^\[(.*)\]$/, "$1"), previous);
+};
+
+/** For commander: a region's name, which stands in ARNs, in signatures and in the lines that people paste into a shell. */
+const regionName = (text: string): string => {
+  if (/^[a-z0-9]([a-z0-9-]{0,62}[a-z0-9])?$/.test(text)) return text;
+  throw new InvalidArgumentError("A region's name is expected, such as us-east-1.");
 };
 
 /** Resolves at the first SIGINT or SIGTERM; the second ends the process at once. */

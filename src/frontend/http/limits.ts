@@ -10,6 +10,8 @@ const MIB = 1024 * 1024;
 /** What may come in floods is logged once in so long. */
 export const LOG_EVERY_MS = 10_000;
 
+/** A certificate with its chain, or a key: some KB each. What is longer is something else. */
+export const TLS_FILE_BYTES_MAX: number = 1024 * 1024;
 /** How often the files of a certificate are looked at. */
 export const TLS_LOOK_MS = 5_000;
 /** A certificate that ends within so long is warned of, once in so long: automatic renewals come 30 days ahead. */

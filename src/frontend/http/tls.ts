@@ -1,9 +1,10 @@
 import { createPrivateKey, X509Certificate } from "node:crypto";
-import { readFileSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import type { Server } from "node:https";
 import type { Clock, Timer } from "../../lib/clock.ts";
+import { readSmallFile } from "../../lib/files.ts";
 import type { Logger } from "../../telemetry/index.ts";
-import { TLS_EXPIRY_WARN_MS, TLS_LOOK_MS, TLS_WARN_EVERY_MS } from "./limits.ts";
+import { TLS_EXPIRY_WARN_MS, TLS_FILE_BYTES_MAX, TLS_LOOK_MS, TLS_WARN_EVERY_MS } from "./limits.ts";
 
 /** Files in PEM: a certificate with the chain behind it, and its private key. */
 export interface TlsFiles {
@@ -21,7 +22,7 @@ interface Pair {
 /** A file and what is in it. Throws an Error that names both. */
 const part = <T>(file: string, what: string, parse: (bytes: Buffer) => T): readonly [Buffer, T] => {
   try {
-    const bytes = readFileSync(file);
+    const bytes = readSmallFile(file, TLS_FILE_BYTES_MAX);
     return [bytes, parse(bytes)];
   } catch (error) {
     throw new Error(`${file} must hold ${what} in PEM: ${error instanceof Error ? error.message : String(error)}`, {

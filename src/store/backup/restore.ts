@@ -3,6 +3,7 @@ import { createReadStream, existsSync, readdirSync } from "node:fs";
 import { mkdir, open, readFile, rename, rm, rmdir } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { createZstdDecompress } from "node:zlib";
+import { makeDirectory } from "../../lib/files.ts";
 import { syncPath } from "../code/durable-files.ts";
 import { StoreOpenError } from "../data-directory.ts";
 import { inspectDatabase } from "../sqlite/open.ts";
@@ -81,12 +82,14 @@ export const restoreBackup = async (file: string, dataDir: string): Promise<Mani
     );
   }
   const work = `${target}.restoring`;
-  if (existsSync(work)) {
+  makeDirectory(dirname(work), 0o711);
+  // Not looked for first: of two restores at the same moment only one makes it.
+  await mkdir(work, { mode: 0o711 }).catch((error: NodeJS.ErrnoException) => {
+    if (error.code !== "EEXIST") throw error;
     throw new StoreOpenError(
       `${work} is left over from another restore, or one is under way. Remove it, then try again.`,
     );
-  }
-  await mkdir(work, { recursive: true, mode: 0o711 });
+  });
   try {
     const sums = await unpack(file, work).catch((error: unknown) => {
       const foreign =
