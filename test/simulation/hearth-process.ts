@@ -14,7 +14,7 @@ import type { Logger, Metrics } from "../../src/telemetry/index.ts";
 import { noTracer } from "../../src/telemetry/index.ts";
 import { HEARTBEAT_MS } from "../../src/wire/limits.ts";
 import type { InvocationResult } from "../../src/wire/invocation.ts";
-import type { WorkerManagerApi } from "../../src/wire/roles.ts";
+import type { WorkerManagerApi, WorkerSlotApi } from "../../src/wire/roles.ts";
 import { WorkerManager } from "../../src/worker-manager/worker-manager.ts";
 import { LOG_RATE_KIB_DEFAULT } from "../../src/worker/log-rate.ts";
 import { MicroManager } from "../../src/worker/micro-manager.ts";
@@ -22,6 +22,8 @@ import { faultyStore } from "./faulty-store.ts";
 import type { Journal } from "./journal.ts";
 import { ProcessClock } from "./process-clock.ts";
 import { ScriptedHypervisor } from "./scripted-vm.ts";
+import { watchReservations } from "./reservations.ts";
+import type { ReservationLimits } from "./reservations.ts";
 import type { GuestWorld } from "./scripted-vm.ts";
 
 export const ACCOUNT = "123456789012";
@@ -33,6 +35,8 @@ const EVENTS_AT_ONCE = 64;
 export interface Sabotage {
   readonly store?: (store: Store) => Store;
   readonly manager?: (manager: WorkerManager) => WorkerManagerApi;
+  /** The worker as the Worker Manager sees it. */
+  readonly worker?: (worker: WorkerSlotApi) => WorkerSlotApi;
   /** The clock that the Worker Manager is given. */
   readonly managerClock?: (clock: Clock) => Clock;
 }
@@ -45,7 +49,7 @@ export interface ProcessParts {
   /** The store that outlives the process. */
   readonly store: Store;
   readonly isDiskFailing: () => boolean;
-  readonly accountConcurrency: number;
+  readonly limits: ReservationLimits;
   readonly cpus: number;
   readonly slotsMax: number;
   readonly slotIdleMs: number;
@@ -72,11 +76,13 @@ export class HearthProcess {
   readonly clock: ProcessClock;
   readonly #services: InvokeServices;
   readonly #journal: Journal;
+  readonly #sabotage: Sabotage;
   #isDead = false;
 
   constructor(parts: ProcessParts) {
     const { journal, ids, random } = parts;
     this.#journal = journal;
+    this.#sabotage = parts.sabotage;
     this.clock = new ProcessClock(parts.world.clock, (error) => journal.broken(`a timer failed: ${String(error)}`));
     const { clock } = this;
     this.hypervisor = new ScriptedHypervisor({ ...parts.world, clock });
@@ -88,7 +94,7 @@ export class HearthProcess {
       tracer: noTracer,
       clock: parts.sabotage.managerClock?.(clock) ?? clock,
       ids,
-      accountConcurrency: parts.accountConcurrency,
+      accountConcurrency: parts.limits.account,
     });
     const disk = { isFailing: parts.isDiskFailing, isDead: () => this.#isDead };
     const store = faultyStore(parts.store, clock, random, disk);
@@ -105,7 +111,7 @@ export class HearthProcess {
 
   async start(): Promise<void> {
     this.#placement.heartbeat(await this.worker.report());
-    await this.manager.addWorker(this.worker);
+    await this.manager.addWorker(this.#sabotage.worker?.(this.worker) ?? this.worker);
     this.queue.start();
   }
 
@@ -147,13 +153,18 @@ export class HearthProcess {
       region: REGION,
       runtimes: ["provided.al2023"],
       reuse: "always",
-      concurrencyMax: parts.accountConcurrency,
+      concurrencyMax: parts.limits.account,
     } as const;
     const log = logOf(parts.journal);
     const services = {
       store,
       code,
-      workerManager: parts.sabotage.manager?.(this.manager) ?? this.manager,
+      workerManager: watchReservations(
+        parts.sabotage.manager?.(this.manager) ?? this.manager,
+        this.clock,
+        parts.limits,
+        (what) => parts.journal.broken(what),
+      ),
       workers: () => this.worker,
       clock: this.clock,
       turns: noTurns,

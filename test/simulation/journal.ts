@@ -30,6 +30,13 @@ export interface Work {
   readonly madeAtMs: number;
 }
 
+export interface JournalLimits {
+  readonly account: number;
+  readonly reserved: ReadonlyMap<string, number>;
+  /** How long calls and events of a function may wait until they begin. */
+  readonly waitMsMax: ReadonlyMap<string, number>;
+}
+
 /** An invariant that did not hold. */
 export class Violation extends Error {
   override readonly name = "Violation";
@@ -45,12 +52,12 @@ export class Journal implements GuestObserver {
   readonly running: Map<string, number> = new Map();
   readonly violations: string[] = [];
   readonly #clock: Clock;
-  readonly #limits: { readonly account: number; readonly reserved: ReadonlyMap<string, number> };
+  readonly #limits: JournalLimits;
   /** The worker is being ended: it may cut what runs. */
   isStopping = false;
   bootFault: GuestObserver["bootFault"] = () => null;
 
-  constructor(clock: Clock, limits: { readonly account: number; readonly reserved: ReadonlyMap<string, number> }) {
+  constructor(clock: Clock, limits: JournalLimits) {
     this.#clock = clock;
     this.#limits = limits;
   }
@@ -78,6 +85,9 @@ export class Journal implements GuestObserver {
     if (work === undefined) return this.broken(`${order.n} runs and nobody asked for it`);
     if (work.functionName !== functionName) this.broken(`${order.n} of ${work.functionName} runs in ${functionName}`);
     work.began += 1;
+    const waitedMs = Math.round(this.#clock.monotonicMs() - work.madeAtMs);
+    if (work.began === 1 && waitedMs > (this.#limits.waitMsMax.get(functionName) ?? Number.POSITIVE_INFINITY))
+      this.broken(`${order.n} of ${functionName} waited for ${waitedMs} ms`);
     this.running.set(functionName, (this.running.get(functionName) ?? 0) + 1);
     let all = 0;
     for (const count of this.running.values()) all += count;

@@ -1,4 +1,5 @@
 import type { Random } from "../../src/lib/random.ts";
+import { drawCrowd } from "./crowd.ts";
 import type { Order } from "./scripted-vm.ts";
 
 export interface PlannedFunction {
@@ -29,6 +30,9 @@ export interface Plan {
   readonly isCalm: boolean;
   readonly cpus: number;
   readonly accountConcurrency: number;
+  readonly slotsMax: number;
+  /** How long a function's calls and events may wait until they begin, by its name; no bound for others. */
+  readonly waitMsMax: ReadonlyMap<string, number>;
   readonly functions: readonly PlannedFunction[];
   readonly work: readonly PlannedWork[];
   readonly faults: readonly { readonly atMs: number; readonly fault: Fault }[];
@@ -41,12 +45,18 @@ const DOWN_MS_MAX = 3_000;
 const DISK_MS_MAX = 15_000;
 const WORK_MS_MAX = 800;
 const CALM_SEEDS = 4;
+const CROWD_SEEDS = 16;
+const SLOTS_MAX = 60;
 /** Fewer faults than these; one world in four is haunted. */
 const FEW_FAULTS = 8;
 const MANY_FAULTS = 40;
 
-/** Draws a world's functions, what is asked of them and what goes wrong. One seed in four is calm: only clocks are set. */
+/**
+ * Draws a world's functions, what is asked of them and what goes wrong. One seed in four is calm: only clocks are set. In
+ * a quarter of these there is a crowd.
+ */
 export const drawPlan = (seed: number, random: Random): Plan => {
+  if (seed % CROWD_SEEDS === CALM_SEEDS) return drawCrowd(random);
   const below = (count: number): number => Math.floor(random() * count);
   const isCalm = seed % CALM_SEEDS === 0;
   const functions = Array.from({ length: 2 + below(4) }, (_, at): PlannedFunction => ({
@@ -81,7 +91,16 @@ export const drawPlan = (seed: number, random: Random): Plan => {
     atMs: random() * SPAN_MS,
     fault: drawFault(random, isCalm),
   }));
-  return { isCalm, cpus: 1 + below(4), accountConcurrency, functions, work, faults };
+  return {
+    isCalm,
+    cpus: 1 + below(4),
+    accountConcurrency,
+    slotsMax: SLOTS_MAX,
+    waitMsMax: new Map(),
+    functions,
+    work,
+    faults,
+  };
 };
 
 const drawFault = (random: Random, isCalm: boolean): Fault => {

@@ -5,6 +5,9 @@ import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { test } from "node:test";
 import type { Clock } from "../../src/lib/clock.ts";
+import type { Store } from "../../src/store/store.ts";
+import { throttled } from "../../src/wire/errors.ts";
+import type { WorkerManagerApi, WorkerSlotApi } from "../../src/wire/roles.ts";
 import type { Sabotage } from "./hearth-process.ts";
 import type { Failure } from "./seeds.ts";
 import { simulate } from "./world.ts";
@@ -61,6 +64,20 @@ const onWallTime = (clock: Clock): Clock => ({
   sleep: (delayMs, signal) => clock.sleep(delayMs, signal),
 });
 
+/** A member of an object, as that object would be asked. */
+const bound = (of: object, name: string | symbol): unknown => {
+  const member: unknown = Reflect.get(of, name, of);
+  return typeof member === "function" ? (member.bind(of) as unknown) : member;
+};
+
+const passed = (manager: WorkerManagerApi): WorkerManagerApi => ({
+  reserve: (request) => manager.reserve(request),
+  release: (leaseId, outcome) => manager.release(leaseId, outcome),
+  retire: (arn, except) => manager.retire(arn, except),
+  concurrency: () => manager.concurrency(),
+  onFreed: (listener) => manager.onFreed(listener),
+});
+
 const SABOTAGES: readonly (readonly [what: string, expected: RegExp, sabotage: Sabotage])[] = [
   [
     "a queue that forgets an event in ten",
@@ -92,11 +109,58 @@ const SABOTAGES: readonly (readonly [what: string, expected: RegExp, sabotage: S
     /leases are left over$/,
     {
       manager: (manager) => ({
-        reserve: (request) => manager.reserve(request),
+        ...passed(manager),
         release: (leaseId, outcome) => (leaseId.endsWith("7") ? Promise.resolve() : manager.release(leaseId, outcome)),
-        retire: (arn, except) => manager.retire(arn, except),
-        concurrency: () => manager.concurrency(),
-        onFreed: (listener) => manager.onFreed(listener),
+      }),
+    },
+  ],
+  [
+    "starts in the order in which they were asked for",
+    /^\d+ of quiet\d waited for \d+ ms$/,
+    {
+      worker: (worker) => {
+        let last: Promise<unknown> = Promise.resolve();
+        return new Proxy(worker, {
+          get: (target, name) => {
+            if (name !== "createSlot") return bound(target, name);
+            return (request: Parameters<WorkerSlotApi["createSlot"]>[0]) => {
+              const made = last.then(() => target.createSlot(request));
+              last = made.catch(() => {});
+              return made;
+            };
+          },
+        });
+      },
+    },
+  ],
+  [
+    "a queue that serves the longest part of it first",
+    /^\d+ of quiet\d waited for \d+ ms$/,
+    {
+      store: (store) =>
+        new Proxy(store, {
+          get: (target, name) => {
+            if (name !== "claim") return bound(target, name);
+            return async (...[of, what, claimer]: Parameters<Store["claim"]>) => {
+              const [busiest] = await target.busiestFunctions(1);
+              const isIts = busiest === undefined || busiest.functionName === of.functionName;
+              if (isIts) return target.claim(of, what, claimer);
+              return { events: [], nextDueMs: what.nowMs + 1_000 };
+            };
+          },
+        }),
+    },
+  ],
+  [
+    "a manager that refuses what it has room for",
+    /which is not reached$/,
+    {
+      manager: (manager) => ({
+        ...passed(manager),
+        reserve: (request) =>
+          request.requestId.endsWith("7")
+            ? Promise.reject(throttled("ConcurrentInvocationLimitExceeded"))
+            : manager.reserve(request),
       }),
     },
   ],

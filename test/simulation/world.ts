@@ -5,7 +5,7 @@ import { VirtualClock } from "../../src/lib/virtual-clock.ts";
 import { openSqliteStore } from "../../src/store/sqlite/sqlite.ts";
 import type { FunctionRecord, Store } from "../../src/store/store.ts";
 import { ServiceError } from "../../src/wire/errors.ts";
-import { SLOT_SWEEP_MS } from "../../src/wire/limits.ts";
+import { SLOT_SWEEP_MS, SLOT_WAIT_MS_MAX } from "../../src/wire/limits.ts";
 import { SharedCpu } from "./cpu.ts";
 import { ACCOUNT, HearthProcess, REGION } from "./hearth-process.ts";
 import type { Sabotage } from "./hearth-process.ts";
@@ -14,7 +14,6 @@ import type { Work } from "./journal.ts";
 import { drawPlan } from "./plan.ts";
 import type { Fault, Plan, PlannedFunction, PlannedWork } from "./plan.ts";
 
-const SLOTS_MAX = 60;
 const SLOT_IDLE_MS = 5_000;
 const RESERVED_TOTAL_MAX = 1_000;
 /** By then everything must be over: a back-off of five minutes may come after all retries. */
@@ -69,6 +68,7 @@ class World {
   readonly #store: Store;
   readonly #cpu: SharedCpu;
   readonly #sabotage: Sabotage;
+  readonly #reserved: ReadonlyMap<string, number>;
   #process: HearthProcess | null = null;
   #diskFailsUntilMs = 0;
   #badBoots: ("spawn" | "silent" | "crash")[] = [];
@@ -87,9 +87,11 @@ class World {
     const reserved = this.#plan.functions.flatMap(({ name, reserved: count }) =>
       count === null ? [] : [[name, count] as const],
     );
+    this.#reserved = new Map(reserved);
     this.#journal = new Journal(this.#clock, {
       account: this.#plan.accountConcurrency,
-      reserved: new Map(reserved),
+      reserved: this.#reserved,
+      waitMsMax: this.#plan.waitMsMax,
     });
     this.#journal.bootFault = () => this.#badBoots.shift() ?? null;
     this.#cpu = new SharedCpu(this.#clock, this.#plan.cpus);
@@ -140,9 +142,13 @@ class World {
       random: this.#random,
       store: this.#store,
       isDiskFailing: () => this.#clock.monotonicMs() < this.#diskFailsUntilMs,
-      accountConcurrency: this.#plan.accountConcurrency,
+      limits: {
+        account: this.#plan.accountConcurrency,
+        reserved: this.#reserved,
+        isCalm: this.#plan.isCalm,
+      },
       cpus: this.#plan.cpus,
-      slotsMax: SLOTS_MAX,
+      slotsMax: this.#plan.slotsMax,
       slotIdleMs: SLOT_IDLE_MS,
       sabotage: this.#sabotage,
     });
@@ -198,7 +204,9 @@ class World {
   #refused(work: Work, error: unknown, told: (text: string) => void): void {
     told(errorText(error));
     const status = error instanceof ServiceError ? error.status : 500;
+    // Whether a limit was reached is what `watchReservations` looks at.
     if (status === 429 || (status >= 500 && !this.#plan.isCalm)) return;
+    if (status === 503 && this.#clock.monotonicMs() - work.madeAtMs >= SLOT_WAIT_MS_MAX) return;
     this.#journal.broken(`${work.order.n} failed though nothing went wrong: ${errorText(error)}`);
   }
 
