@@ -104,22 +104,39 @@ const functionSuite = (place: () => Promise<StorePlace>): void => {
     await using store = await at.open();
     const record = sampleRecord("f");
     await store.createFunction(record, {});
-    const published = await Promise.all([store.publishVersion(record), store.publishVersion(record)]);
+    const published = await Promise.all([
+      store.publishVersion(record, record.revisionId),
+      store.publishVersion(record, record.revisionId),
+    ]);
     assert.deepEqual(
-      published.map((p) => p.version),
+      published.map((p) => p?.version),
       ["1", "2"],
     );
     assert.equal(await store.deleteFunction(ACCOUNT, "f", "2"), true);
     assert.equal(await store.deleteFunction(ACCOUNT, "f", "2"), false);
-    assert.equal((await store.publishVersion(record)).version, "3");
+    assert.equal((await store.publishVersion(record, record.revisionId))?.version, "3");
     assert.equal(await store.deleteFunction(ACCOUNT, "f", null), true);
-    await assert.rejects(store.publishVersion(record));
+    assert.equal(await store.publishVersion(record, record.revisionId), null);
+    assert.equal(await store.changeTags(ACCOUNT, "f", { a: "1" }, []), false);
     await store.createFunction(record, {});
-    assert.equal((await store.publishVersion(record)).version, "4");
+    assert.equal((await store.publishVersion(record, record.revisionId))?.version, "4");
     assert.deepEqual(names((await store.listVersions(ACCOUNT, "f", { marker: null, items: 9 })).items), [
       "f:$LATEST",
       "f:4",
     ]);
+  });
+
+  it("publishes nothing of a $LATEST that was changed, or deleted and made anew", async () => {
+    await using at = await place();
+    await using store = await at.open();
+    const [first, second, another] = [sampleRecord("f"), sampleRecord("f"), sampleRecord("f")];
+    await store.createFunction(first, {});
+    await store.updateFunction(second, first.revisionId);
+    assert.equal(await store.publishVersion(first, first.revisionId), null);
+    await store.deleteFunction(ACCOUNT, "f", null);
+    await store.createFunction(another, {});
+    assert.equal(await store.publishVersion(second, second.revisionId), null);
+    assert.equal((await store.publishVersion(another, another.revisionId))?.version, "1");
   });
 
   it("deletes a function with its versions, tags and reserved concurrency", async () => {
@@ -127,7 +144,7 @@ const functionSuite = (place: () => Promise<StorePlace>): void => {
     await using store = await at.open();
     const record = sampleRecord("f");
     await store.createFunction(record, { team: "blue" });
-    await store.publishVersion(record);
+    await store.publishVersion(record, record.revisionId);
     await store.setReservedConcurrency(ACCOUNT, "f", 5, 100);
     assert.equal(await store.deleteFunction(ACCOUNT, "f", "$LATEST"), false);
     assert.equal(await store.deleteFunction(ACCOUNT, "f", null), true);
@@ -164,7 +181,7 @@ const functionSuite = (place: () => Promise<StorePlace>): void => {
     const record = sampleRecord("f");
     await store.createFunction(record, {});
     await store.createFunction(sampleRecord("g"), {});
-    for (let n = 0; n < 10; n += 1) await store.publishVersion(record);
+    for (let n = 0; n < 10; n += 1) await store.publishVersion(record, record.revisionId);
     const seen: string[] = [];
     let marker: string | null = null;
     do {
@@ -184,7 +201,7 @@ const functionSuite = (place: () => Promise<StorePlace>): void => {
     const layers = [{ arn: "arn:layer", digest: "c".repeat(64), bytes: 5 }];
     const record = sampleRecord("f", { layers });
     await store.createFunction(record, { a: "1", b: "2" });
-    await store.publishVersion({ ...record, code: { ...record.code, digest: "b".repeat(64) } });
+    await store.publishVersion({ ...record, code: { ...record.code, digest: "b".repeat(64) } }, record.revisionId);
     await store.changeTags(ACCOUNT, "f", { b: "3", c: "4" }, ["a", "nothing"]);
     assert.deepEqual(await store.getTags(ACCOUNT, "f"), { b: "3", c: "4" });
     assert.deepEqual(await store.usage(ACCOUNT), { functions: 1, codeBytes: 2_000 });
@@ -376,12 +393,12 @@ const eventSuite = (place: () => Promise<StorePlace>): void => {
     {
       await using store = await at.open();
       await store.createFunction(record, { a: "b" });
-      await store.publishVersion(record);
+      await store.publishVersion(record, record.revisionId);
       await store.enqueue(event);
     }
     await using store = await at.open();
     assert.deepEqual(await store.getFunction(ACCOUNT, "f", "1"), { ...record, version: "1" });
-    assert.equal((await store.publishVersion(record)).version, "2");
+    assert.equal((await store.publishVersion(record, record.revisionId))?.version, "2");
     const [claimed] = await claim(store, 1, 1_000, 500, CLAIMER);
     assert.ok(Buffer.from(event.payload).equals(claimed?.payload ?? new Uint8Array()));
   });

@@ -98,18 +98,22 @@ export interface FunctionStore {
    * For $LATEST; a numbered version changes in its state only.
    */
   updateFunction(record: FunctionRecord, expectedRevision: string): Promise<boolean>;
-  /** Stores a numbered version, giving it the next number (numbers are never used twice). Returns the record as stored. */
-  publishVersion(record: FunctionRecord): Promise<FunctionRecord>;
+  /**
+   * Stores a numbered version, giving it the next number (numbers are never used twice), if the revision of $LATEST is
+   * still `expectedRevision`. Returns the record as stored; null, having stored nothing, when another change or a deletion
+   * was first: the code that the record names may be collected then.
+   */
+  publishVersion(record: FunctionRecord, expectedRevision: string): Promise<FunctionRecord | null>;
   /** Removes one numbered version, or (null) the function with everything. False when there was nothing. */
   deleteFunction(accountId: string, functionName: string, version: string | null): Promise<boolean>;
   getTags(accountId: string, functionName: string): Promise<Readonly<Record<string, string>> | null>;
-  /** Sets and removes tags in one step. */
+  /** Sets and removes tags in one step. False, having changed nothing, when there is no such function. */
   changeTags(
     accountId: string,
     functionName: string,
     set: Readonly<Record<string, string>>,
     remove: readonly string[],
-  ): Promise<void>;
+  ): Promise<boolean>;
   /** Count of functions and bytes of their code (zip), for GetAccountSettings. */
   usage(accountId: string): Promise<{ readonly functions: number; readonly codeBytes: number }>;
   /** Reserved concurrency of the function; null when it draws from the account's unreserved pool (or does not exist). */

@@ -66,7 +66,7 @@ const makeOriginal = async (): Promise<Original> => {
     const named = { digest: stored.digest, sha256Base64: "", bytes: stored.zipBytes };
     const record = sampleRecord(name, { code: named, environment: { NAME: `secret of ${name}` } });
     await store.createFunction(record, { team: name });
-    await store.publishVersion(record);
+    await store.publishVersion(record, record.revisionId);
     await store.setReservedConcurrency(ACCOUNT, name, 5, 100);
     for (let n = 0; n < 3; n += 1) {
       const event = sampleEvent({ functionName: name, payload: Buffer.from(`{"of":"${name}","n":${n}}`) });

@@ -53,7 +53,9 @@ const taggedFunction = async ({ store, config }: ApiServices, resource: string |
 const change = async (services: ApiServices, tagged: Tagged, set: Tags, remove: readonly string[]): Promise<void> => {
   const { store, config, functions, workerManager } = services;
   const { functionName } = tagged;
-  await store.changeTags(config.accountId, functionName, set, remove);
+  if (!(await store.changeTags(config.accountId, functionName, set, remove))) {
+    throw functionNotFound(functionArn(config, functionName));
+  }
   functions.forget(functionName);
   if (set[REUSE_TAG] === undefined && !remove.includes(REUSE_TAG)) return;
   const { spec } = await functions.get(functionName, null);

@@ -8,7 +8,7 @@ import type {
 import type { FunctionRecord } from "../../store/store.ts";
 import { functionNotFound, invalidParameter } from "../../wire/errors.ts";
 import { LIST_ITEMS_MAX, LIST_ITEMS_PER_PAGE } from "../../wire/limits.ts";
-import { assertSettled, assertWhole, SETTLED } from "../lifecycle.ts";
+import { assertSettled, assertWhole, SETTLED, updateInProgress } from "../lifecycle.ts";
 import { withHealth } from "../record-health.ts";
 import { configurationOf } from "./configuration.ts";
 import { checkRevision, findRecord } from "./context.ts";
@@ -45,7 +45,10 @@ const newestVersion = async (services: ApiServices, functionName: string): Promi
   return newest ?? null;
 };
 
-/** Publishes $LATEST; gives the newest version back instead when nothing has changed since. */
+/**
+ * Publishes $LATEST; gives the newest version back instead when nothing has changed since. Throws
+ * ResourceNotFoundException or ResourceConflictException when `latest` was deleted or changed meanwhile.
+ */
 export const publishRecord = async (
   services: ApiServices,
   latest: FunctionRecord,
@@ -55,13 +58,16 @@ export const publishRecord = async (
   const content = contentOf(latest);
   const newest = await newestVersion(services, latest.functionName);
   if (newest?.extra[CONTENT] === content) return newest;
-  return services.store.publishVersion({
+  const version = {
     ...latest,
     ...SETTLED,
     description: description ?? latest.description,
     revisionId: services.ids.uuid(),
     extra: { ...latest.extra, [CONTENT]: content },
-  });
+  };
+  const published = await services.store.publishVersion(version, latest.revisionId);
+  if (published !== null) return published;
+  throw updateInProgress(await findRecord(services, latest.functionName, null));
 };
 
 export const PublishVersion = async (

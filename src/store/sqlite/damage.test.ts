@@ -229,8 +229,9 @@ describe("sqlite: environment variables", () => {
   it("lie nowhere in clear, and are read again", async () => {
     await using at = await place();
     await using store = at.open();
-    await store.createFunction(sampleRecord("f", { environment: { SECRET } }), {});
-    await store.publishVersion(sampleRecord("f", { environment: { SECRET } }));
+    const record = sampleRecord("f", { environment: { SECRET } });
+    await store.createFunction(record, {});
+    await store.publishVersion(record, record.revisionId);
     assert.equal((await bytesOf(at.directory)).includes(SECRET), false);
     for (const version of ["$LATEST", "1"]) {
       assert.deepEqual((await store.getFunction(ACCOUNT, "f", version))?.environment, { SECRET });
@@ -289,7 +290,7 @@ describe("sqlite: environment variables", () => {
     assert.equal((await store.getFunction(ACCOUNT, "f", "4"))?.damage, "record");
     assert.equal(await store.getReservedConcurrency(ACCOUNT, "f"), 3);
     assert.deepEqual(await store.getTags(ACCOUNT, "f"), { team: "blue" });
-    assert.equal((await store.publishVersion(record)).version, "5");
+    assert.equal((await store.publishVersion(record, record.revisionId))?.version, "5");
     const [copy = ""] = await readdir(join(at.directory, "trash"));
     assert.equal(copy, "hearth.db.schema-2");
     assert.equal((await readFile(at.file, "latin1")).includes(SECRET), false);

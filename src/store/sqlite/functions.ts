@@ -137,9 +137,10 @@ export class SqliteFunctions implements FunctionStore {
     });
   }
 
-  publishVersion(record: FunctionRecord): Promise<FunctionRecord> {
+  publishVersion(record: FunctionRecord, expectedRevision: string): Promise<FunctionRecord | null> {
     return this.#writes.run(() => {
       const { accountId, functionName } = record;
+      if (this.#sql.get.get(accountId, functionName, 0)?.["revision_id"] !== expectedRevision) return null;
       const number = Number(this.#sql.lastNumber.get(accountId, functionName)?.["last_number"] ?? 0) + 1;
       this.#sql.setLastNumber.run(accountId, functionName, number, sealOf(accountId, functionName, number));
       const stored: FunctionRecord = { ...record, version: String(number) };
@@ -183,11 +184,13 @@ export class SqliteFunctions implements FunctionStore {
     functionName: string,
     set: Readonly<Record<string, string>>,
     remove: readonly string[],
-  ): Promise<void> {
+  ): Promise<boolean> {
     return this.#writes.run(() => {
+      if (this.#sql.exists.get(accountId, functionName) === undefined) return false;
       this.#health.forget(accountId, functionName);
       for (const key of remove) this.#sql.deleteTag.run(accountId, functionName, key);
       this.#insertTags(accountId, functionName, set);
+      return true;
     });
   }
 
