@@ -92,6 +92,8 @@ export const MCONSOLE_TIMEOUT_MS = 10_000;
 export const MCONSOLE_RETRY_MS = 5;
 /** How often a process is asked whether it has ended when it cannot be watched. */
 export const REAP_AGAIN_MS = 20;
+/** Control groups of a dead monitor that are tried again in one turn. */
+export const STALE_GROUPS_PER_TURN_MAX = 16;
 /** How long the last of a killed microVM's processes may linger before its cgroup is given up. */
 export const REAP_TIMEOUT_MS = 10_000;
 /** How often what could not be removed from the host is tried again. */

@@ -172,7 +172,7 @@ export class Campaign {
   async #check(): Promise<void> {
     const { hearth, random } = this.#options;
     this.#networks = networksOf(hearth.about.network.links);
-    assertNothingLeft(hearth.dataDir, this.#dead);
+    await assertNothingLeft(hearth.dataDir, this.#dead);
     const client = hearth.client();
     await Promise.all(this.#functions.map((each) => each.check(client)));
     const existing = this.#functions.filter((each) => each.state !== null);

@@ -127,16 +127,18 @@ const assertCode = (directory: string, digest: string, codes: MarkedCodes): void
   checked.add(image);
 };
 
+/** Control groups of microVMs of these owners. */
+const groupsOf = (owners: readonly string[]): string[] =>
+  [...detectCgroups().parents.values()]
+    .flatMap((parent) => readdirSync(parent))
+    .filter((name) => owners.some((owner) => name.endsWith(`.${owner}`)));
+
 /** After a start: of Hearths that were killed (`dead`, as they stand in names) nothing is left, and all there is has its owner. */
-export const assertNothingLeft = (dataDir: string, dead: readonly string[]): void => {
+export const assertNothingLeft = async (dataDir: string, dead: readonly string[]): Promise<void> => {
   const files = dataFiles(dataDir);
   const ofDead = (name: string): boolean => dead.some((owner) => name.includes(`.${owner}.`));
-  const groups = [...detectCgroups().parents.values()].flatMap((parent) => readdirSync(parent));
-  assert.deepEqual(
-    groups.filter((name) => dead.some((owner) => name.endsWith(`.${owner}`))),
-    [],
-    "cgroups",
-  );
+  // What was killed takes its time to end.
+  await eventually("their cgroups are gone", async () => (groupsOf(dead).length === 0 ? true : null));
   for (const directory of [vmmOptions().runDir, files.drives, files.scratch].filter((path) => existsSync(path))) {
     const names = readdirSync(directory);
     const marks = names.filter((name) => name.startsWith(".owner."));

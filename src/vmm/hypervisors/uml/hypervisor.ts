@@ -32,7 +32,16 @@ import { MemorySlices } from "../../transports/memory-slices.ts";
 import { VhostUserBackend, type BackendEnd } from "../../transports/vhost-user.ts";
 import { umlCommandLine } from "./command-line.ts";
 import { ConsolePipe } from "./console-pipe.ts";
-import { cgroupName, checkReadable, cleanStale, copyProgram, isReachable, RunDirectory } from "./run-directory.ts";
+import {
+  cgroupName,
+  checkReadable,
+  cleanStale,
+  copyProgram,
+  isReachable,
+  RunDirectory,
+  staleGroups,
+} from "./run-directory.ts";
+import { StaleGroups } from "./stale-groups.ts";
 import { DriveDirectory, DRIVES } from "./drive-directory.ts";
 import { Leftovers } from "./leftovers.ts";
 import { probeUml } from "./probe.ts";
@@ -212,10 +221,14 @@ export class UmlHypervisor implements Hypervisor {
     });
   }
 
-  /** Removes what crashed monitors left behind; returns the ids of their microVMs. */
+  /**
+   * Kills and removes what crashed monitors left behind; returns the ids of their microVMs. Control groups whose processes
+   * take their time to end are removed later.
+   */
   cleanStale(): string[] {
     const { runDir, drivesDir, scratchDir, clock } = this.#options;
-    return cleanStale([runDir, drivesDir, scratchDir], this.#cgroups, clock);
+    if (this.#cgroups !== null) new StaleGroups(this.#cgroups, clock).end(staleGroups(this.#cgroups));
+    return cleanStale([runDir, drivesDir, scratchDir]);
   }
 
   async spawn(config: MicroVmConfig): Promise<MicroVm> {

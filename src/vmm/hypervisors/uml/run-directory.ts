@@ -13,10 +13,9 @@ import {
 } from "node:fs";
 import { basename, dirname } from "node:path";
 
-import type { Clock } from "../../../lib/clock.ts";
-import { killCgroup, removeCgroup, type CgroupLayout } from "../../jail/cgroup.ts";
+import type { CgroupLayout } from "../../jail/cgroup.ts";
 import { signalProcess } from "../../signal-process.ts";
-import { REAP_TIMEOUT_MS, SOCKET_PATH_BYTES_MAX } from "../../limits.ts";
+import { SOCKET_PATH_BYTES_MAX } from "../../limits.ts";
 import type { Leftovers } from "./leftovers.ts";
 
 /** Jiffies since boot at which a process began: with its number, what tells it from a later one of the same number. */
@@ -169,59 +168,57 @@ const isOfDead = (name: string): boolean | null => {
   return pid === undefined ? null : isDead(start, pid);
 };
 
-/** Waits without giving way: nothing else is to happen while an earlier life is cleared away. */
-const sleepSync = (ms: number): void => void Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, ms);
-
-/** Removes groups whose monitor is dead, and kills what is left in them. What was killed may linger for a moment. */
-const cleanCgroups = (layout: CgroupLayout, clock: Clock): void => {
+/** Names of groups whose monitor is dead. */
+export const staleGroups = (layout: CgroupLayout): string[] => {
   const names = new Set([...layout.parents.values()].flatMap((parent) => readdirSync(parent)));
-  let left = [...names].filter((name) => isOfDead(name) === true);
-  for (const deadline = clock.monotonicMs() + REAP_TIMEOUT_MS; left.length > 0; sleepSync(1)) {
-    for (const name of left) killCgroup(layout, name);
-    left = left.filter((name) => !removeCgroup(layout, name));
-    if (clock.monotonicMs() > deadline) return;
-  }
+  return [...names].filter((name) => isOfDead(name) === true);
 };
 
 /**
- * Kills jails that show a dead monitor's directory. One that was started as the first process of a PID namespace has
+ * Kills jails that show dead monitors' directories. One that was started as the first process of a PID namespace has
  * ended with its monitor; without that (not as root) bwrap has, but its child only from the moment on at which it has
  * asked for that: one that was just being made may live on.
  */
-const killJailsOf = (path: string): void => {
+const killJailsOf = (paths: readonly string[]): void => {
+  if (paths.length === 0) return;
+  const hosts = new Set(paths.map((path) => `${path}/host`));
   for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
     signalProcess(Number(pid), "SIGKILL", (number) =>
       readFileSync(`/proc/${String(number)}/cmdline`, "utf8")
         .split("\0")
-        .includes(`${path}/host`),
+        .some((argument) => hosts.has(argument)),
     );
   }
 };
 
 /**
- * Removes what dead monitors left behind: directories of microVMs below those given, programs copied by half, and cgroups
- * with whatever still runs in them. Returns the ids of the microVMs whose directories were removed.
+ * Removes what dead monitors left behind below the directories given: those of microVMs, whose processes are killed, and
+ * programs copied by half. Returns the ids of the microVMs whose directories were removed.
  */
-export const cleanStale = (directories: readonly string[], cgroups: CgroupLayout | null, clock: Clock): string[] => {
-  if (cgroups !== null) cleanCgroups(cgroups, clock);
-  return [...new Set(directories.flatMap(cleanDirectory))];
+export const cleanStale = (directories: readonly string[]): string[] => {
+  const stale = directories.filter((path) => existsSync(path)).flatMap(staleIn);
+  killJailsOf(stale.flatMap(({ path }) => (existsSync(path) ? [path] : [])));
+  const cleaned = stale.flatMap(({ id, path, mark }) => {
+    const existed = existsSync(path);
+    rmSync(path, { recursive: true, force: true });
+    rmSync(mark, { force: true });
+    return existed ? [id] : [];
+  });
+  return [...new Set(cleaned)];
 };
 
-const cleanDirectory = (directory: string): string[] => {
-  const cleaned: string[] = [];
-  if (!existsSync(directory)) return cleaned;
-  for (const name of readdirSync(directory)) {
+interface StaleDirectory {
+  readonly id: string;
+  readonly path: string;
+  /** What says whose it is: it goes last. */
+  readonly mark: string;
+}
+
+const staleIn = (directory: string): StaleDirectory[] =>
+  readdirSync(directory).flatMap((name) => {
     // Another monitor may be cleaning up just now.
     if (name.startsWith(".program-") && isOfDead(name) === true) rmSync(`${directory}/${name}`, { force: true });
-    const [mark, start, pid, id] = /^\.owner\.(\d+)-(\d+)\.(.+)$/.exec(name) ?? [];
-    if (mark === undefined || !isDead(start, pid)) continue;
-    const path = `${directory}/${String(id)}`;
-    if (existsSync(path)) {
-      killJailsOf(path);
-      rmSync(path, { recursive: true, force: true });
-      cleaned.push(String(id));
-    }
-    rmSync(`${directory}/${mark}`, { force: true });
-  }
-  return cleaned;
-};
+    const [mark, start, pid, id = ""] = /^\.owner\.(\d+)-(\d+)\.(.+)$/.exec(name) ?? [];
+    if (mark === undefined || !isDead(start, pid)) return [];
+    return [{ id, path: `${directory}/${id}`, mark: `${directory}/${mark}` }];
+  });
