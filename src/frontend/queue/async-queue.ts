@@ -226,10 +226,13 @@ export class AsyncQueue {
         await this.#untilStored(() => store.retry(verdict.event, verdict.dueAtMs));
         this.#learn(event, verdict.dueAtMs);
         return this.#ended(name);
-      case "throttled":
-        await this.#untilStored(() => store.retry(verdict.event, verdict.event.acceptedAtMs));
+      case "throttled": {
+        // Due in the order of arrival, but never later than now: a clock set back before this process may have been unseen.
+        const dueAtMs = Math.min(verdict.event.acceptedAtMs, this.#time.now());
+        await this.#untilStored(() => store.retry(verdict.event, dueAtMs));
         this.#schedule.throttled(name, verdict.by, this.#time.now());
         return this.#pump();
+      }
     }
     // The next event is claimed in the same commit: a slot that waits for the disk twice would be idle for as long.
     const settled = this.#untilStored(() => store.settle(eventId));
