@@ -18,12 +18,21 @@ export interface TurnOwner {
   readonly name: string;
 }
 
+/** What the loop's thread did since the start, in µs. */
+export interface LoopUse {
+  /** All of its CPU time. */
+  readonly cpuUs: number;
+  /** That of turns for guests and requests; a little is missing of what requests did to the end of an iteration. */
+  readonly servedUs: number;
+}
+
 /** What roles see of the meter. */
 export interface Turns {
   /** From here to the next call of either kind, or the end of the loop's iteration, the loop works for `owner`. */
   begin(owner: TurnOwner): void;
   /** Does `work` for `owner`, in the midst of another's turn or not. Returns µs of CPU time, or a little more. */
   run(owner: TurnOwner, work: () => void): number;
+  use(): LoopUse;
 }
 
 /** The clocks of one loop. */
@@ -77,6 +86,7 @@ export const noTurns: Turns = {
     work();
     return 0;
   },
+  use: () => ({ cpuUs: 0, servedUs: 0 }),
 };
 
 export class TurnMeter implements Turns {
@@ -88,6 +98,7 @@ export class TurnMeter implements Turns {
   /** CPU time when it was last read, and the time of turns since then for which it was not. */
   #cpuUs = 0;
   #sinceUs = 0;
+  #servedUs = 0;
   /** The longest turn of this iteration. */
   #longest: { owner: TurnOwner; us: number } = { owner: REST, us: 0 };
   readonly #longestByKind = new Map<TurnKind, number>();
@@ -115,6 +126,10 @@ export class TurnMeter implements Turns {
     // Behind the outermost comes what the work left to do (promises): that is its owner's as well.
     if (this.#depth > 0) this.#owner = outer;
     return us;
+  }
+
+  use(): LoopUse {
+    return { cpuUs: this.#clock.cpuUs(), servedUs: this.#servedUs };
   }
 
   /** Called by the loop's clock after an iteration that took `spentUs`, more than TURN_NOTED_MS: says whose that was. */
@@ -167,6 +182,7 @@ export class TurnMeter implements Turns {
       this.#cpuUs = cpuUs;
       this.#sinceUs = 0;
     }
+    if (this.#owner.kind === "guest" || this.#owner.kind === "request") this.#servedUs += us;
     if (us > this.#longest.us) this.#longest = { owner: this.#owner, us };
     this.#note(this.#owner, us);
     return us;

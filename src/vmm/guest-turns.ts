@@ -2,7 +2,7 @@ import type { Clock } from "../lib/clock.ts";
 import { ownedClock } from "../lib/owned-clock.ts";
 import type { TurnOwner, Turns } from "../lib/turn-meter.ts";
 import type { DeviceHost } from "./devices/virtio-device.ts";
-import { GUEST_LONG_TURNS_MAX, GUEST_LONG_TURNS_WINDOW_MS, GUEST_TURN_MS_MAX } from "./limits.ts";
+import { GuestShare } from "./guest-share.ts";
 
 export interface GuestTurnsOptions {
   /** Of the microVM. */
@@ -29,13 +29,13 @@ export class GuestTurns implements DeviceHost {
   readonly clock: Clock;
   readonly #owner: TurnOwner;
   readonly #options: GuestTurnsOptions;
-  /** When the last turns that were too long ended, on the monotonic clock. */
-  #longAtMs: number[] = [];
+  readonly #share: GuestShare;
   #failed = false;
 
   constructor(options: GuestTurnsOptions) {
     this.#options = options;
     this.#owner = { kind: "guest", name: options.id };
+    this.#share = new GuestShare(() => options.turns.use());
     this.clock = ownedClock(options.clock, (callback) => {
       let result: unknown;
       this.run(() => (result = callback()));
@@ -52,7 +52,10 @@ export class GuestTurns implements DeviceHost {
         this.#fail(error);
       }
     });
-    if (us > GUEST_TURN_MS_MAX * 1000) this.#tooLong(us / 1000);
+    const tooMuch = this.#share.took(us, this.#options.clock.monotonicMs());
+    if (tooMuch !== null) {
+      this.#fail(new GuestShareError(`its devices took more of the host's main loop than their share: ${tooMuch}`));
+    }
   }
 
   /** The promise's failure is the microVM's end. */
@@ -64,18 +67,5 @@ export class GuestTurns implements DeviceHost {
     if (this.#failed) return;
     this.#failed = true;
     this.#options.onFailure(error);
-  }
-
-  /** One alone may have met a garbage collection. */
-  #tooLong(ms: number): void {
-    const nowMs = this.#options.clock.monotonicMs();
-    this.#longAtMs = [...this.#longAtMs, nowMs].filter((atMs) => nowMs - atMs < GUEST_LONG_TURNS_WINDOW_MS);
-    if (this.#longAtMs.length < GUEST_LONG_TURNS_MAX) return;
-    this.#fail(
-      new GuestShareError(
-        `its devices took more of the host's main loop than their share: ${ms.toFixed(0)} ms in one turn, and more than ` +
-          `${String(GUEST_TURN_MS_MAX)} ms in ${String(this.#longAtMs.length)} turns within ${String(GUEST_LONG_TURNS_WINDOW_MS / 1000)} s`,
-      ),
-    );
   }
 }

@@ -25,6 +25,13 @@ export const GUEST_TURN_MS_MAX = 25;
 /** A guest that takes longer so often within such a time loses its microVM. */
 export const GUEST_LONG_TURNS_MAX = 3;
 export const GUEST_LONG_TURNS_WINDOW_MS = 10_000;
+/**
+ * So does one whose turns together take more than this part of the time for so long, while others want at least so much of
+ * the loop. What a function does in a hurry (answers of 6 MB, streams, logs) is bounded by its own CPU far below.
+ */
+export const GUEST_SHARE_MAX = 0.75;
+export const GUEST_SHARE_WINDOW_MS = 10_000;
+export const LOOP_OTHERS_MS_MIN = 5;
 
 /** Streams of one guest, both directions together. A further one is refused with RST. */
 export const VSOCK_STREAMS_MAX = 1_024;

@@ -18,18 +18,21 @@ export const LOG_RATE_KIB_MAX: number = 1_024 * KIB;
 const BURST_S = 16;
 /** What a line costs beside its bytes: making its record takes as long as a hundred bytes more. */
 const LINE_BYTES = 128;
-/** Lines made into records in one turn of the loop: some milliseconds of it. */
-const LINES_PER_TURN_MAX = 2_000;
+/** Lines made into records in one turn of the loop: a few milliseconds of it. */
+export const LINES_PER_TURN_MAX = 500;
 /** Once lines are left out they are until so much is saved up again, so that they are missing in few places and not in thousands. */
 const RESUME_S = 0.25;
-/** How long a guest whose lines are left out is held back between two readings of up to 256 KiB. */
-const HOLD_MS = 50;
+/** How long a guest whose lines are left out is held back between two readings. */
+export const HOLD_MS = 50;
+/** A reading is so much, or one chunk of up to 256 KiB. Small chunks are many to one: each of them costs as a line does. */
+const HOLD_AFTER_BYTES = 32 * KIB;
 
 /** Decides which lines of a slot are kept, and when the guest is to be held back. */
 export class LogRate {
   readonly #bucket: TokenBucket;
   readonly #resumeBytes: number;
   #linesThisTurn = 0;
+  #readBytes = 0;
   #leavesOut = false;
   #hurries = false;
 
@@ -51,10 +54,15 @@ export class LogRate {
   }
 
   /**
-   * After a piece of output: how long to hold the guest back, in ms; 0 for until the next turn of the loop, null for not at all.
+   * After a chunk of output, of so many bytes: how long to hold the guest back, in ms; 0 for until the next turn of the loop, null for not at all.
    */
-  holdMs(hasRest: boolean): number | null {
-    if (this.#leavesOut && !this.#hurries) return HOLD_MS;
+  holdMs(bytes: number, hasRest: boolean): number | null {
+    if (this.#leavesOut && !this.#hurries) {
+      this.#readBytes += bytes + LINE_BYTES;
+      if (this.#readBytes < HOLD_AFTER_BYTES) return null;
+      this.#readBytes = 0;
+      return HOLD_MS;
+    }
     if (!hasRest) return null;
     this.#linesThisTurn = 0;
     return 0;

@@ -4,6 +4,7 @@ import { systemClock } from "../lib/clock.ts";
 import type { LogRecord } from "../telemetry/function-log.ts";
 import type { Frame } from "../wire/shim-protocol.ts";
 import { FromShim } from "../wire/shim-protocol.ts";
+import { HOLD_MS, LINES_PER_TURN_MAX } from "./log-rate.ts";
 import { SlotLog } from "./slot-log.ts";
 
 const RATE_KIB = 64;
@@ -47,7 +48,7 @@ test("within its rate every line is kept, in order, and no turn makes too many o
   const lines = Array.from({ length: 6_000 }, (_, n) => `line ${n}`);
   const { turns, heldMs } = give(`${lines.join("\n")}\n`);
   assert.deepEqual(written, lines);
-  assert.equal(turns, 3);
+  assert.equal(turns, lines.length / LINES_PER_TURN_MAX);
   assert.deepEqual([heldMs, counts.leftOut], [0, 0]);
 });
 
@@ -71,6 +72,15 @@ test("beyond it lines are left out and counted where they are missing, and the g
   // In few places: a quarter of a second apart.
   assert.ok(notices.length <= 2 + heldMs / 250, `${notices.length} notices in ${heldMs} ms`);
   assert.match(written.at(-3) ?? "", /^LOGS_DROPPED Records: \d+\tBytes: \d+\tReason: .*--log-rate/);
+});
+
+test("small chunks beyond the rate hold the guest back by what they cost, not each of them", () => {
+  const { give } = slotLog();
+  const flood = "y\n".repeat(30_000);
+  for (let frame = 0; frame < 20; frame += 1) give(flood);
+  let heldMs = 0;
+  for (let chunk = 0; chunk < 5_000; chunk += 1) heldMs += give("y").heldMs;
+  assert.ok(heldMs > 0 && heldMs <= 25 * HOLD_MS, `held back for ${heldMs} ms`);
 });
 
 test("past its deadline a guest is not held back, and its flood costs no more lines", () => {

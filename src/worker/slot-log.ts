@@ -95,7 +95,7 @@ export class SlotLog {
     if (lines.length > 0) this.#tellDropped();
     for (const line of lines) this.#line(timeMs, line);
     this.#dropped = { records: this.#dropped.records + droppedLines, bytes: this.#dropped.bytes + droppedBytes };
-    const delayMs = this.#rate.holdMs(rest.length > 0);
+    const delayMs = this.#rate.holdMs(frame.payload.length, rest.length > 0);
     if (delayMs === null) return null;
     // The time in front of it is not read, but it is of the frame.
     const again = { ...frame, payload: frame.payload.subarray(frame.payload.length - rest.length - TIME_BYTES) };

@@ -87,6 +87,7 @@ const guest = (changes: Partial<FunctionSpec> = {}, onChange: (slot: Slot) => vo
     pause: () => Promise.resolve(),
     resume: () => Promise.resolve(),
     stats: () => Promise.resolve({ pid: 1, cpu: 0, memoryBytes: 1, cpuTimeUs: 1, scratchBytes: 1 }),
+    clock: systemClock,
     scratchBytes: () => Promise.resolve(1),
     setScratchWritable: () => {},
     cpuTimes: () => null,

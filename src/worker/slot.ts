@@ -450,11 +450,12 @@ export class Slot {
   /** A function that writes more log than it may is held back for a moment. */
   #output(frame: Frame): void {
     const held = this.#log.output(frame);
-    const link = this.#booted?.link;
-    if (held === null || link === undefined) return;
+    if (held === null || this.#booted === null) return;
+    const { link, vm } = this.#booted;
     link.pause("log", held.rest);
     this.#logHold?.[Symbol.dispose]();
-    const { clock } = this.#services;
+    // The function's output is looked at in turns of its own guest.
+    const { clock } = vm;
     const resume = (): void => link.resume("log");
     this.#logHold = held.delayMs === 0 ? clock.soon(resume) : clock.after(held.delayMs, resume);
   }
