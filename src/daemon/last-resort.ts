@@ -1,7 +1,4 @@
-import type { Logger, Metrics } from "../telemetry/index.ts";
-
-/** Where a failure was met that nobody had taken upon themselves. */
-export type Unowned = "timer" | "exception" | "promise";
+import type { Logger, Metrics, Unowned } from "../telemetry/index.ts";
 
 /**
  * The end of every failure that has no other: a timer's callback, an exception that came through a callback of Node's, a

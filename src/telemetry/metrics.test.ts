@@ -108,4 +108,9 @@ test("the alerts of docs/operations.md are about metrics that there are", async 
   const names = new Set(page.match(/\bhearth_[a-z_]+/g));
   assert.ok(names.size > 10, "the page has its alerts");
   for (const name of names) assert.match(text, new RegExp(`^# TYPE ${name} `, "m"), name);
+  // A series that begins with its first count does not increase for Prometheus: the alert would miss that one.
+  const asked = [...page.matchAll(/(?:rate|increase)\((hearth_[a-z_]+)/g)].map(([, name]) => name);
+  const samples = new Set(parseSamples(text).map(({ name }) => name));
+  const missing = asked.filter((name) => name !== undefined && !samples.has(name));
+  assert.deepEqual([...new Set(missing)], ["hearth_http_requests_total"], "a ratio of requests needs no beginning");
 });

@@ -1,8 +1,18 @@
 import { collectDefaultMetrics, Counter, Gauge, Histogram, Registry } from "prom-client";
+import { TURN_KINDS } from "../lib/turn-meter.ts";
 import type { TurnKind } from "../lib/turn-meter.ts";
+import { THROTTLE_REASONS } from "../wire/errors.ts";
 import type { ThrottleReason } from "../wire/errors.ts";
 import type { WorkerReport } from "../wire/roles.ts";
 import type { SlotState } from "../wire/slot.ts";
+
+/** Where a failure was met that nobody had taken upon themselves. */
+export const UNOWNED = ["timer", "exception", "promise"] as const;
+export type Unowned = (typeof UNOWNED)[number];
+
+/** Why a connection of the API was closed or refused. */
+export const CONNECTION_ENDS = ["evicted", "refused", "pipelined"] as const;
+export type ConnectionEnd = (typeof CONNECTION_ENDS)[number];
 
 /** What the roles tell about themselves. Every method returns at once. Durations are in ms. */
 export interface Metrics {
@@ -29,12 +39,12 @@ export interface Metrics {
   event(outcome: EventOutcome): void;
   /** A turn of the main loop took longer than it may. */
   longTurn(owner: TurnKind): void;
-  /** Something failed that nobody had taken upon themselves. `where` is one of few words. */
-  unowned(where: string): void;
+  /** Something failed that nobody had taken upon themselves. */
+  unowned(where: Unowned): void;
   /** An HTTP request was answered. `operation` is a name of Lambda's API, or "unknown". */
   request(operation: string, status: number): void;
-  /** A connection of the API was closed or refused to keep its limits. `reason` is one of few words: evicted, refused, pipelined. */
-  connectionEnded(reason: string): void;
+  /** A connection of the API was closed or refused to keep its limits. */
+  connectionEnded(reason: ConnectionEnd): void;
 }
 
 /**
@@ -158,6 +168,11 @@ const liveMetrics = (registers: Registers): Metrics => {
   const unowned = counter("unowned_failures", "Failures that ended nowhere but in the last resort", ["where"]);
   const requests = counter("http_requests", "Requests answered, by operation and status", ["operation", "status"]);
   const connections = counter("http_connections_ended", "Connections closed or refused to keep limits", ["reason"]);
+  // A counter that appears with its first count has not increased for Prometheus: what alerts ask about begins at 0.
+  for (const where of UNOWNED) unowned.inc({ where }, 0);
+  for (const reason of CONNECTION_ENDS) connections.inc({ reason }, 0);
+  for (const reason of THROTTLE_REASONS) throttles.inc({ reason }, 0);
+  for (const owner of TURN_KINDS) longTurns.inc({ owner }, 0);
   return {
     boot: (durationMs, outcome) => boot.observe({ outcome }, durationMs / MS_PER_S),
     init: (durationMs, outcome) => init.observe({ outcome }, durationMs / MS_PER_S),

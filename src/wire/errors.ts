@@ -22,12 +22,14 @@ export class ServiceError extends Error {
   }
 }
 
-export type ThrottleReason =
-  | "ConcurrentInvocationLimitExceeded"
-  | "FunctionInvocationRateLimitExceeded"
-  | "ReservedFunctionConcurrentInvocationLimitExceeded"
-  | "ReservedFunctionInvocationRateLimitExceeded"
-  | "CallerRateLimitExceeded";
+export const THROTTLE_REASONS = [
+  "ConcurrentInvocationLimitExceeded",
+  "FunctionInvocationRateLimitExceeded",
+  "ReservedFunctionConcurrentInvocationLimitExceeded",
+  "ReservedFunctionInvocationRateLimitExceeded",
+  "CallerRateLimitExceeded",
+] as const;
+export type ThrottleReason = (typeof THROTTLE_REASONS)[number];
 
 /** 429 with the `Reason` Lambda gives and a Retry-After of one second. */
 export const throttled = (reason: ThrottleReason): ServiceError =>

@@ -1,4 +1,5 @@
 import type { Socket } from "node:net";
+import type { ConnectionEnd } from "../../telemetry/index.ts";
 import { IDLE_SHARE } from "./limits.ts";
 
 /*
@@ -54,9 +55,6 @@ interface Connection {
   /** Requests whose answers are not out yet. */
   requests: number;
 }
-
-/** Why connections were ended or refused. */
-export type ConnectionEnd = "evicted" | "refused" | "pipelined";
 
 export class Connections {
   readonly #limits: ConnectionLimits;

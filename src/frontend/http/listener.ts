@@ -4,10 +4,9 @@ import { createServer as createTlsServer } from "node:https";
 import type { Socket } from "node:net";
 import { Digest } from "../../lib/digest.ts";
 import type { Clock } from "../../lib/clock.ts";
-import type { Logger } from "../../telemetry/index.ts";
+import type { ConnectionEnd, Logger } from "../../telemetry/index.ts";
 import { HTTP_REQUEST_MS_MAX } from "../../wire/limits.ts";
 import { Connections } from "./connections.ts";
-import type { ConnectionEnd } from "./connections.ts";
 import type { Certificate } from "./tls.ts";
 import {
   ADDRESS_SHARE,
