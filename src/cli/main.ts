@@ -49,7 +49,11 @@ const program = (): Command => {
     benchCommand(),
     testCommand(),
   ];
-  for (const each of commands) root.addCommand(overrideExit(each));
+  for (const each of commands) {
+    // `hearth help` knows the first word only.
+    for (const one of each.commands) one.showHelpAfterError(`(see \`hearth ${each.name()} ${one.name()} --help\`)`);
+    root.addCommand(overrideExit(each));
+  }
   return overrideExit(root);
 };
 

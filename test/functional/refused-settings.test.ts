@@ -31,6 +31,11 @@ test("a setting that cannot be is refused by name, and none of them is waited fo
       // Files without an end, and one without a beginning.
       [[...up, "--tls-cert", "/dev/zero", "--tls-key", "/dev/zero"], /\/dev\/zero must hold .*no regular file/],
       [[...up, "--tls-cert", fifo, "--tls-key", fifo], /fifo must hold .*no regular file/],
+      [["backup", join(directory, "none", "file.tar")], /There is no directory .*none to write the backup to/],
+      [["invoke", "any", "--client-context", "[1]"], /--client-context must be a JSON object, got \[1\]/],
+      // What to look at next is a command that there is.
+      [["keys", "add"], /see `hearth keys add --help`/],
+      [["backup"], /see `hearth help backup`/],
     ];
     for (const [args, says] of cases) {
       const { status, stderr } = run(args);

@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { resolve } from "node:path";
+import { dirname, resolve } from "node:path";
 import { existsSync } from "node:fs";
 import { systemClock } from "../../lib/clock.ts";
 import { CliError } from "../../daemon/errors.ts";
@@ -32,6 +32,9 @@ const run = async (name: string, options: BackupCommandOptions): Promise<void> =
   const file = resolve(name);
   if (existsSync(file) && options.force !== true) {
     throw new CliError(`${file} is there already.`, "Name another file, or say --force.");
+  }
+  if (!existsSync(dirname(file))) {
+    throw new CliError(`There is no directory ${dirname(file)} to write the backup to.`, "Make it first.");
   }
   const manifest = await writeBackup({
     dataDir: dataDirectory(options.dataDir, process.env),

@@ -43,6 +43,9 @@ const run = async (name: string, options: InvokeOptions): Promise<void> => {
   const payload = await payloadFrom(options.payload);
   const client = lambdaClient(settingsOf(options));
   const context = options.clientContext;
+  if (context !== undefined && !isObject(jsonOr(context))) {
+    throw usageError(`--client-context must be a JSON object, got ${context}.`, `Such as '{"custom":{"a":"b"}}'.`);
+  }
   const answer = await client.send(
     new InvokeCommand({
       FunctionName: name,
@@ -81,6 +84,8 @@ const describe = (answer: InvokeCommandOutput, text: string): Readonly<Record<st
   payload: jsonOr(text),
   log: answer.LogResult === undefined ? null : Buffer.from(answer.LogResult, "base64").toString(),
 });
+
+const isObject = (value: unknown): boolean => typeof value === "object" && value !== null && !Array.isArray(value);
 
 /** The value when it is JSON (as nearly every answer), else the text. */
 const jsonOr = (text: string): unknown => {
