@@ -32,6 +32,8 @@ export const REFUSALS_MAX = 64;
 export const REFUSAL_MS_MAX = 1_000;
 /** Requests that one connection may send before it has the answers: more at once than any client pipelines. */
 export const PIPELINED_MAX = 16;
+/** Bytes that a connection's parser gets at a time: some 300 of the shortest requests, a few ms of the loop. */
+export const PARSED_BYTES_MAX: number = 16 * 1024;
 
 /** From a connection's beginning, or its last answer's, until a request's head is whole. */
 export const HEAD_MS_MAX = 10_000;

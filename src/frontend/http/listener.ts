@@ -15,6 +15,7 @@ import {
   HEAD_MS_MAX,
   KEEP_ALIVE_MS,
   LOG_EVERY_MS,
+  PARSED_BYTES_MAX,
   PIPELINED_MAX,
   REFUSAL_MS_MAX,
   REFUSALS_MAX,
@@ -78,6 +79,22 @@ const answerTo = (code: string): string => {
   return rawAnswer(HTTP_BAD_REQUEST, "BadRequestException", `What came is no HTTP request (${code}).`);
 };
 
+/**
+ * Hands what was read of a connection to its parser piece by piece, until the connection is closed. Node makes a request of
+ * everything in one read of 64 KiB, over a thousand of them, before it looks whether the socket is still there. Called
+ * once the server's own listeners are on the socket.
+ */
+const parseInPieces = (socket: Socket): void => {
+  const parse = socket.listeners("data");
+  socket.removeAllListeners("data");
+  socket.on("data", (read: Buffer) => {
+    for (let at = 0; at < read.byteLength && !socket.destroyed; at += PARSED_BYTES_MAX) {
+      const piece = read.subarray(at, at + PARSED_BYTES_MAX);
+      for (const listener of parse) listener.call(socket, piece);
+    }
+  });
+};
+
 class HttpListener implements Listener {
   readonly connections: Connections;
   readonly #clock: Clock;
@@ -110,6 +127,7 @@ class HttpListener implements Listener {
     server.prependListener("connection", (socket: Socket) => {
       if (!this.connections.admit(socket)) this.#refuse(socket);
     });
+    server.on(this.#certificate === null ? "connection" : "secureConnection", parseInPieces);
     server.on("checkContinue", (request: IncomingMessage, response: ServerResponse) => {
       this.#waiting.set(request, response);
       this.#serve(handler, request, response);
