@@ -110,10 +110,11 @@ test("busy functions that take more than there is: those that end are told why, 
   await using hearth = await startHearthBy(group.launcher, "--pool", "0");
   const client = hearth.client();
   const names = await deployKeepers(client, 5);
-  // All are there, and small, before the first begins to take memory. What one that is killed had is not back at once, so the
+  // All have a slot, and are small, before the first begins to take memory: starts take turns, and none may be late. What one that is killed had is not back at once, so the
   // kernel may well end more of them than it would have to.
+  await Promise.all(names.map((name) => invoke(client, name, { mb: 10 })));
   const answers = await Promise.allSettled(
-    names.map((name, at) => invoke(client, name, { mb: 220, wait: 4 + 0.6 * at, s: 4 })),
+    names.map((name, at) => invoke(client, name, { mb: 220, wait: 1 + 0.6 * at, s: 8 })),
   );
   const failures: string[] = [];
   for (const answer of answers) {

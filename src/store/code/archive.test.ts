@@ -84,8 +84,13 @@ describe("archives of strangers", () => {
       }
       const [zip, larger] = [make(size), make(4 * size)];
       const bytes = larger.length / zip.length;
-      const growth = (await costMs(larger, bad)) / Math.max(costs, COST_MS_MIN / 2);
-      t.diagnostic(`${costs.toFixed(1)} ms; ${growth.toFixed(1)} times that for ${bytes.toFixed(1)} times the bytes`);
+      let growth = Number.POSITIVE_INFINITY;
+      // Garbage collection and a busy host fall upon one measurement or another; a cost that is quadratic is so in each.
+      for (let tries = 0; tries <= TRIES && growth >= GROWTH_MAX * bytes; tries += 1) {
+        if (tries > 0) costs = await costMs(zip, bad);
+        growth = (await costMs(larger, bad)) / Math.max(costs, COST_MS_MIN / 2);
+        t.diagnostic(`${costs.toFixed(1)} ms; ${growth.toFixed(1)} times that for ${bytes.toFixed(1)} times the bytes`);
+      }
       assert.ok(growth < GROWTH_MAX * bytes, `${growth.toFixed(1)} times the CPU time for ${bytes.toFixed(1)} times`);
     });
   }
